@@ -1,0 +1,14 @@
+//! Values of the edge runtime: objects, readings, topics, envelopes.
+//!
+//! No I/O, no async, no clock: everything here takes values and returns values, so that its tests are tables.
+#![forbid(unsafe_code)]
+
+pub mod kind;
+pub mod name;
+pub mod object;
+pub mod reading;
+pub mod time;
+pub mod topic;
+
+pub use kind::Kind;
+pub use object::{Key, Metadata, Object};

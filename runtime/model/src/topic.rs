@@ -1,0 +1,161 @@
+//! Every topic of the event bus, in one closed enum with its printer and its parser side by side.
+//!
+//! Device topics are KubeEdge's (`staging/src/github.com/kubeedge/api/.../common`, `docs/.../eventbus`), so that existing
+//! mappers and applications work unchanged. Device identifiers are `<name>` for namespace `default` and
+//! `<namespace>.<name>` otherwise.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A topic of ours. Text outside this enum belongs to pods and local devices.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// `$hw/events/device/<id>/twin/update`: a mapper reports, or an application asks for, property values.
+    TwinUpdate(String),
+    /// `$hw/events/device/<id>/twin/update/delta`: desired values that differ from the reported ones.
+    TwinDelta(String),
+    /// `$hw/events/device/<id>/twin/update/result`: what became of a twin update.
+    TwinResult(String),
+    /// `$hw/events/device/<id>/twin/update/document`: the twin before and after a change.
+    TwinDocument(String),
+    /// `$hw/events/device/<id>/twin/get`: asks for the whole twin.
+    TwinGet(String),
+    /// `$hw/events/device/<id>/twin/get/result`: the whole twin.
+    TwinGetResult(String),
+    /// `$hw/events/device/<id>/state/update`: online or offline.
+    DeviceState(String),
+    /// `$ke/events/device/<id>/data/update`: readings as they come.
+    DeviceData(String),
+    /// `$hw/events/upload/<rest>`: what an application wants brought to the cloud, acknowledged once it is on disk.
+    Upload(String),
+    /// `SYS/dis/upload_records`: KubeEdge's second spelling of the same.
+    UploadRecords,
+    /// `edge/pods/<namespace>/<name>`: the status of a pod, retained.
+    PodState(String, String),
+    /// `edge/node/link`: whether the cloud can be reached, retained.
+    Link,
+    /// `edge/events`: events of the node as they happen.
+    Events,
+}
+
+const DEVICE: &str = "$hw/events/device/";
+const DATA: &str = "$ke/events/device/";
+const UPLOAD: &str = "$hw/events/upload/";
+const UPLOAD_RECORDS: &str = "SYS/dis/upload_records";
+const PODS: &str = "edge/pods/";
+const LINK: &str = "edge/node/link";
+const EVENTS: &str = "edge/events";
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Topic::TwinUpdate(id) => write!(f, "{DEVICE}{id}/twin/update"),
+            Topic::TwinDelta(id) => write!(f, "{DEVICE}{id}/twin/update/delta"),
+            Topic::TwinResult(id) => write!(f, "{DEVICE}{id}/twin/update/result"),
+            Topic::TwinDocument(id) => write!(f, "{DEVICE}{id}/twin/update/document"),
+            Topic::TwinGet(id) => write!(f, "{DEVICE}{id}/twin/get"),
+            Topic::TwinGetResult(id) => write!(f, "{DEVICE}{id}/twin/get/result"),
+            Topic::DeviceState(id) => write!(f, "{DEVICE}{id}/state/update"),
+            Topic::DeviceData(id) => write!(f, "{DATA}{id}/data/update"),
+            Topic::Upload(rest) => write!(f, "{UPLOAD}{rest}"),
+            Topic::UploadRecords => f.write_str(UPLOAD_RECORDS),
+            Topic::PodState(namespace, name) => write!(f, "{PODS}{namespace}/{name}"),
+            Topic::Link => f.write_str(LINK),
+            Topic::Events => f.write_str(EVENTS),
+        }
+    }
+}
+
+/// A topic that is not one of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a topic of the runtime")]
+pub struct NotOurs;
+
+impl FromStr for Topic {
+    type Err = NotOurs;
+
+    fn from_str(text: &str) -> Result<Topic, NotOurs> {
+        let level = |s: &str| !s.is_empty() && !s.contains(['/', '+', '#', '\0']);
+        let name = |s: &str| !s.contains(['+', '#', '\0']) && !s.is_empty();
+        if let Some((id, rest)) = text.strip_prefix(DEVICE).and_then(|t| t.split_once('/')) {
+            let make = match rest {
+                "twin/update" => Topic::TwinUpdate,
+                "twin/update/delta" => Topic::TwinDelta,
+                "twin/update/result" => Topic::TwinResult,
+                "twin/update/document" => Topic::TwinDocument,
+                "twin/get" => Topic::TwinGet,
+                "twin/get/result" => Topic::TwinGetResult,
+                "state/update" => Topic::DeviceState,
+                _ => return Err(NotOurs),
+            };
+            return if level(id) { Ok(make(id.to_owned())) } else { Err(NotOurs) };
+        }
+        if let Some((id, "data/update")) = text.strip_prefix(DATA).and_then(|t| t.split_once('/')) {
+            return if level(id) { Ok(Topic::DeviceData(id.to_owned())) } else { Err(NotOurs) };
+        }
+        if let Some(rest) = text.strip_prefix(UPLOAD) {
+            return if name(rest) { Ok(Topic::Upload(rest.to_owned())) } else { Err(NotOurs) };
+        }
+        if let Some((ns, pod)) = text.strip_prefix(PODS).and_then(|t| t.split_once('/')) {
+            let ok = level(ns) && level(pod);
+            return if ok { Ok(Topic::PodState(ns.to_owned(), pod.to_owned())) } else { Err(NotOurs) };
+        }
+        match text {
+            UPLOAD_RECORDS => Ok(Topic::UploadRecords),
+            LINK => Ok(Topic::Link),
+            EVENTS => Ok(Topic::Events),
+            _ => Err(NotOurs),
+        }
+    }
+}
+
+/// The device identifier used in topics: `<name>` in namespace `default`, `<namespace>.<name>` elsewhere.
+pub fn device_id(namespace: &str, name: &str) -> String {
+    if namespace == crate::object::DEFAULT_NAMESPACE { name.to_owned() } else { format!("{namespace}.{name}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn topics() -> impl Strategy<Value = Topic> {
+        let id = "[a-z0-9]([-a-z0-9.]{0,10}[a-z0-9])?";
+        prop_oneof![
+            id.prop_map(Topic::TwinUpdate),
+            id.prop_map(Topic::TwinDelta),
+            id.prop_map(Topic::TwinResult),
+            id.prop_map(Topic::TwinDocument),
+            id.prop_map(Topic::TwinGet),
+            id.prop_map(Topic::TwinGetResult),
+            id.prop_map(Topic::DeviceState),
+            id.prop_map(Topic::DeviceData),
+            "[a-z]{1,5}(/[a-z]{1,5}){0,3}".prop_map(Topic::Upload),
+            Just(Topic::UploadRecords),
+            (id, id).prop_map(|(a, b)| Topic::PodState(a, b)),
+            Just(Topic::Link),
+            Just(Topic::Events),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_parses_back(topic in topics()) {
+            prop_assert_eq!(topic.to_string().parse(), Ok(topic));
+        }
+
+        #[test]
+        fn what_parses_prints_the_same(text in "[$a-zA-Z/+#]{0,20}") {
+            if let Ok(topic) = text.parse::<Topic>() {
+                prop_assert_eq!(topic.to_string(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn wildcards_are_never_topics() {
+        for text in ["$hw/events/device/+/twin/update", "$hw/events/upload/#", "$hw/events/upload/", "edge/pods/a"] {
+            assert_eq!(text.parse::<Topic>(), Err(NotOurs), "{text}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The executable: everything else is in the library.
+
+fn main() {}

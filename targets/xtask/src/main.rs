@@ -1,0 +1,3 @@
+//! Distribution, size budgets, benchmarks: `cargo xtask --help`.
+
+fn main() {}

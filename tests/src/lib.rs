@@ -1,0 +1,1 @@
+//! The test kit: real peers, started, watched and stopped.
