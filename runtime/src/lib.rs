@@ -1,7 +1,14 @@
 //! The edge runtime as a library: every part of the node, in data-flow order. `main` only calls [`cli`].
 
+pub mod app;
 pub mod bus;
 pub mod clock;
+pub mod command;
+pub mod config;
+pub mod exit;
+pub mod liveness;
 pub mod queue;
 pub mod store;
 pub mod supervisor;
+pub mod sys;
+pub mod telemetry;
