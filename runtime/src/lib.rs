@@ -7,6 +7,7 @@ pub mod command;
 pub mod config;
 pub mod exit;
 pub mod liveness;
+pub mod node;
 pub mod queue;
 pub mod store;
 pub mod supervisor;

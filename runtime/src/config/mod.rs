@@ -23,7 +23,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-pub use checked::Config;
+pub use checked::{BoardFacts, Config, Paths};
 pub use error::{ConfigError, Problem};
 pub use layer::{Layer, Origin, Value};
 
