@@ -8,6 +8,7 @@ pub mod config;
 pub mod exit;
 pub mod liveness;
 pub mod node;
+pub mod engine;
 pub mod queue;
 pub mod store;
 pub mod supervisor;
