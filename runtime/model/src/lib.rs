@@ -3,9 +3,14 @@
 //! No I/O, no async, no clock: everything here takes values and returns values, so that its tests are tables.
 #![forbid(unsafe_code)]
 
+pub mod configmap;
+pub mod event;
 pub mod kind;
 pub mod name;
+pub mod node;
 pub mod object;
+pub mod pod;
+pub mod quantity;
 pub mod reading;
 pub mod time;
 pub mod topic;
