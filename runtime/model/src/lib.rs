@@ -3,6 +3,7 @@
 //! No I/O, no async, no clock: everything here takes values and returns values, so that its tests are tables.
 #![forbid(unsafe_code)]
 
+pub mod device;
 pub mod kind;
 pub mod name;
 pub mod object;
