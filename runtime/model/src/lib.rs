@@ -5,6 +5,7 @@
 
 pub mod configmap;
 pub mod event;
+pub mod device;
 pub mod kind;
 pub mod name;
 pub mod node;
