@@ -4,8 +4,8 @@
 #![forbid(unsafe_code)]
 
 pub mod configmap;
-pub mod event;
 pub mod device;
+pub mod event;
 pub mod kind;
 pub mod name;
 pub mod node;
