@@ -9,6 +9,7 @@ pub mod engine;
 pub mod exit;
 pub mod liveness;
 pub mod node;
+pub mod images;
 pub mod queue;
 pub mod store;
 pub mod supervisor;
