@@ -10,6 +10,7 @@ pub mod exit;
 pub mod liveness;
 pub mod node;
 pub mod images;
+pub mod disk;
 pub mod queue;
 pub mod store;
 pub mod supervisor;
