@@ -10,4 +10,7 @@ pub mod daemon;
 pub mod http;
 pub mod ports;
 pub mod run;
+//! The test kit: real peers, started, watched and stopped.
+
+pub mod mosquitto;
 pub mod wait;
