@@ -121,6 +121,23 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Vec<Document>, Vec<ManifestErro
     if errors.is_empty() { Ok(documents) } else { Err(errors) }
 }
 
+/// The value of a YAML text with one document, for doors that have no file.
+///
+/// # Errors
+/// A sentence with line and column.
+pub fn parse_value(bytes: &[u8]) -> Result<Value, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "the text is not UTF-8".to_owned())?;
+    let mut roots = read(text).map_err(|e| {
+        let path = if e.path.is_empty() { String::new() } else { format!("{}: ", e.path) };
+        format!("line {} column {}: {path}{}", e.position.line, e.position.column, e.message)
+    })?;
+    match (roots.pop(), roots.is_empty()) {
+        (Some(node), true) => Ok(node.value()),
+        (None, _) => Err("there is nothing in it".to_owned()),
+        (Some(_), false) => Err("there is more than one document in it".to_owned()),
+    }
+}
+
 /// The documents of a text that hold something. JSON escapes that YAML does not have (surrogate pairs) get a second chance.
 fn read(text: &str) -> Result<Vec<Node>, SyntaxError> {
     let mut roots = Vec::new();

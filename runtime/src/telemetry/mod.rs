@@ -1,0 +1,3 @@
+//! What is seen of the node from outside.
+
+pub mod metrics;
