@@ -1,6 +1,7 @@
 //! The edge runtime as a library: every part of the node, in data-flow order. `main` only calls [`cli`].
 
 pub mod app;
+pub mod api;
 pub mod bus;
 pub mod clock;
 pub mod command;

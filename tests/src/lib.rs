@@ -8,9 +8,8 @@ pub mod binary;
 pub mod cleanup;
 pub mod daemon;
 pub mod http;
+pub mod mosquitto;
 pub mod ports;
 pub mod run;
-//! The test kit: real peers, started, watched and stopped.
-
-pub mod mosquitto;
+pub mod source;
 pub mod wait;
