@@ -30,25 +30,8 @@ pub fn run(arguments: &[String]) -> Result<(), Error> {
 
 /// Builds the executable for a target, strips it and checks that it is what was promised.
 pub fn build(target: &Target) -> Result<Built, Error> {
-    let triple = &target.triple;
-    let compiler = compiler(triple)?;
-    // A folder of its own for each: two targets can be built side by side, and another compiler does not invalidate.
-    let folder = target_folder().join("dist").join(triple);
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .current_dir(root())
-        .args(["build", "--locked", "--release", "--package", "edge-runtime", "--bin", "edge-runtime"])
-        .args(["--target", triple, "--config", "profile.release.strip=\"none\""])
-        .args(["--config", &format!("target.{triple}.rustflags={:?}", remaps())])
-        .arg("--target-dir")
-        .arg(&folder);
-    if let Some(compiler) = compiler {
-        cargo.env("RUSTC", compiler);
-    }
-    run_program(&mut cargo)?;
-
-    let symbols = folder.join(triple).join("release/edge-runtime");
-    let binary = folder.join("edge-runtime");
+    let symbols = compile(target, "release")?;
+    let binary = folder(target).join("edge-runtime");
     run_program(
         Command::new(&target.facts.strip).args(["--strip-all", "-R", ".comment", "-o"]).arg(&binary).arg(&symbols),
     )?;
@@ -56,6 +39,39 @@ pub fn build(target: &Target) -> Result<Built, Error> {
     check_paths(&binary)?;
     check_start(target, &binary)?;
     Ok(Built { binary, symbols })
+}
+
+/// `cargo xtask build`: the executable with its symbols, in the profile that is quickest to build. Prints its path.
+pub fn quick(arguments: &[String]) -> Result<(), Error> {
+    for target in target::chosen(arguments)? {
+        println!("{}", compile(&target, "dev")?.display());
+    }
+    Ok(())
+}
+
+/// Where a target's builds are: a folder of its own for each, so that two targets can be built side by side and the other
+/// compiler does not make cargo start over.
+fn folder(target: &Target) -> PathBuf {
+    target_folder().join("dist").join(&target.triple)
+}
+
+/// Compiles with a profile, keeps the symbols, and gives the executable's path.
+fn compile(target: &Target, profile: &str) -> Result<PathBuf, Error> {
+    let triple = &target.triple;
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .current_dir(root())
+        .args(["build", "--locked", "--package", "edge-runtime", "--bin", "edge-runtime"])
+        .args(["--profile", profile, "--target", triple, "--config", "profile.release.strip=\"none\""])
+        .args(["--config", &format!("target.{triple}.rustflags={:?}", remaps())])
+        .arg("--target-dir")
+        .arg(folder(target));
+    if let Some(compiler) = compiler(triple)? {
+        cargo.env("RUSTC", compiler);
+    }
+    run_program(&mut cargo)?;
+    let name = if profile == "dev" { "debug" } else { profile };
+    Ok(folder(target).join(triple).join(name).join("edge-runtime"))
 }
 
 /// Cargo's target folder.
