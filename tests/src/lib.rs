@@ -10,4 +10,5 @@ pub mod daemon;
 pub mod http;
 pub mod ports;
 pub mod run;
+pub mod source;
 pub mod wait;
