@@ -2,6 +2,7 @@
 
 pub mod bus;
 pub mod clock;
+pub mod engine;
 pub mod queue;
 pub mod store;
 pub mod supervisor;
