@@ -1,0 +1,4 @@
+//! Pods: from the Pod objects of the store to running containers, and back to their status.
+
+pub mod backoff;
+pub mod plan;
