@@ -294,10 +294,15 @@ fn start_again_at(wanted: Wanted<'_>, container: &Container, end: &Ended) -> Opt
     if init && end.exit_code == 0 {
         return Some(0);
     }
-    match wanted.spec.restart_policy {
-        RestartPolicy::Always => Some(end.retry_at),
-        RestartPolicy::OnFailure if end.exit_code != 0 => Some(end.retry_at),
-        RestartPolicy::OnFailure | RestartPolicy::Never => None,
+    is_restarted(wanted.spec.restart_policy, init, end.exit_code).then_some(end.retry_at)
+}
+
+/// Whether a container that ended with this code is started again by policy.
+pub fn is_restarted(policy: RestartPolicy, init: bool, exit_code: i32) -> bool {
+    match policy {
+        RestartPolicy::Always => !(init && exit_code == 0),
+        RestartPolicy::OnFailure => exit_code != 0,
+        RestartPolicy::Never => false,
     }
 }
 

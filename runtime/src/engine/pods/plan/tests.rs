@@ -16,7 +16,8 @@ struct Bench {
 
 impl Bench {
     fn new(inits: &[&str], containers: &[&str], policy: &str) -> Bench {
-        let list = |names: &[&str]| -> Vec<Value> { names.iter().map(|n| json!({"name": n, "image": "i:1"})).collect() };
+        let list =
+            |names: &[&str]| -> Vec<Value> { names.iter().map(|n| json!({"name": n, "image": "i:1"})).collect() };
         let spec = json!({"initContainers": list(inits), "containers": list(containers), "restartPolicy": policy});
         let spec = edge_model::pod::check(&spec).unwrap();
         let hashes = spec.all_containers().map(|c| (c.name.clone(), "h".to_owned())).collect();
@@ -189,7 +190,8 @@ fn a_container_that_left_the_spec_is_stopped() {
 #[test]
 fn a_refused_launch_is_tried_again_later() {
     let mut pod = Bench::new(&[], &["a"], "Never");
-    let refused = |retry_at| State::Refused { refusal: Refusal { reason: "ErrImagePull", message: String::new() }, retry_at };
+    let refused =
+        |retry_at| State::Refused { refusal: Refusal { reason: "ErrImagePull", message: String::new() }, retry_at };
     pod.is("a", refused(NOW + 10_000));
     assert_eq!(pod.decide(), Decision { actions: vec![], wake_at: Some(NOW + 10_000) });
     pod.is("a", refused(NOW));
