@@ -1,4 +1,6 @@
 //! The engine: containers without Docker. Each container has a shim, a small process of its own that started it with
 //! libcontainer, keeps its log and knows its exit code, so that containers outlive this runtime.
 
+pub mod pods;
 pub mod spec;
+pub mod volumes;
