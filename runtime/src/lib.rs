@@ -4,6 +4,7 @@ pub mod app;
 pub mod api;
 pub mod bus;
 pub mod clock;
+pub mod cloud;
 pub mod command;
 pub mod config;
 pub mod engine;

@@ -10,6 +10,8 @@ pub mod daemon;
 pub mod http;
 pub mod mosquitto;
 pub mod ports;
+pub mod proxy;
+pub mod receiver;
 pub mod run;
 pub mod source;
 pub mod wait;
