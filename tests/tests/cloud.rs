@@ -64,6 +64,7 @@ fn settings(port: u16) -> Settings {
         address: Some(format!("mqtt://127.0.0.1:{port}")),
         node: "gw".into(),
         back_off_first: Duration::from_millis(10),
+        back_off_max: Duration::from_millis(200),
         ..Settings::default()
     }
 }
@@ -122,10 +123,10 @@ struct Authority {
 }
 
 impl Authority {
-    fn new() -> Authority {
+    fn new(name: &str) -> Authority {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, "test authority");
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
         Authority { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
     }
 
@@ -155,7 +156,7 @@ async fn tls_with_certificates_on_both_sides_or_a_clear_reason() {
         std::fs::write(&path, text).unwrap();
         path
     };
-    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (authority, stranger) = (Authority::new("test authority"), Authority::new("somebody else"));
     let (certificate, key) = authority.issue(&["localhost", "127.0.0.1"], false);
     let broker = Mosquitto::start(&Setup { tls: Some((authority.pem(), certificate, key)), ..Setup::default() });
     let (certificate, key) = authority.issue(&["gw"], false);
@@ -313,7 +314,8 @@ async fn commands_wait_for_a_node_that_is_away_and_are_done_once_on_a_cut_networ
     proxy.cut();
     until("noticed", || !node.online()).await;
     field.gate.add_permits(100);
-    until("answered, into the queue", || node.queue.acked(Stream::Replies) == 0).await;
+    until("done", || std::fs::read_to_string(&ledger).unwrap().contains("done")).await;
+    assert_eq!(node.queue.acked(Stream::Replies), 0, "the answer waits for the network");
     proxy.set(Mode::Open);
     // The broker brings the command again: it is answered again, and not done again.
     until("answered", || !receiver.replies().is_empty()).await;

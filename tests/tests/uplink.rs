@@ -33,6 +33,7 @@ fn settings(port: u16) -> Settings {
         window: WINDOW,
         drain_rate: 0,
         back_off_first: Duration::from_millis(10),
+        back_off_max: Duration::from_millis(200),
         ..Settings::default()
     }
 }

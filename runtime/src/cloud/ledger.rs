@@ -45,6 +45,7 @@ pub struct Ledger {
     file: Option<File>,
     known: HashMap<String, Known>,
     order: VecDeque<String>,
+    kept: usize,
     lines: usize,
 }
 
@@ -54,10 +55,14 @@ impl Ledger {
     /// # Errors
     /// What the system says.
     pub fn open(path: PathBuf) -> io::Result<Ledger> {
+        Ledger::keeping(path, KEPT)
+    }
+
+    fn keeping(path: PathBuf, kept: usize) -> io::Result<Ledger> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
-        let mut ledger = Ledger { path, file: None, known: HashMap::new(), order: VecDeque::new(), lines: 0 };
+        let mut ledger = Ledger { path, file: None, known: HashMap::new(), order: VecDeque::new(), kept, lines: 0 };
         let text = match fs::read(&ledger.path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -96,7 +101,7 @@ impl Ledger {
     pub fn done(&mut self, id: &str, reply: &Value) -> io::Result<()> {
         self.append(&Line::Done { id: id.to_owned(), reply: reply.clone() })?;
         self.remember(id.to_owned(), Known::Done(reply.clone()));
-        if self.lines > 4 * KEPT {
+        if self.lines > 4 * self.kept {
             self.compact()?;
         }
         Ok(())
@@ -105,7 +110,7 @@ impl Ledger {
     fn remember(&mut self, id: String, known: Known) {
         if self.known.insert(id.clone(), known).is_none() {
             self.order.push_back(id);
-            if self.order.len() > KEPT
+            if self.order.len() > self.kept
                 && let Some(oldest) = self.order.pop_front()
             {
                 self.known.remove(&oldest);
@@ -182,15 +187,15 @@ mod tests {
     fn forgets_the_oldest_and_stays_short() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("l");
-        let mut ledger = Ledger::open(path.clone()).unwrap();
-        for n in 0..KEPT * 3 {
+        let mut ledger = Ledger::keeping(path.clone(), 8).unwrap();
+        for n in 0..24 {
             ledger.begun(&n.to_string()).unwrap();
             ledger.done(&n.to_string(), &json!(n)).unwrap();
         }
         assert_eq!(ledger.get("0"), Known::No);
-        assert_eq!(ledger.get(&(KEPT * 2).to_string()), Known::Done(json!(KEPT * 2)));
+        assert_eq!(ledger.get("16"), Known::Done(json!(16)));
         let lines = fs::read_to_string(&path).unwrap().lines().count();
-        assert!(lines <= 4 * KEPT, "{lines}");
-        assert_eq!(Ledger::open(path).unwrap().order.len(), KEPT);
+        assert!(lines <= 4 * 8, "{lines}");
+        assert_eq!(Ledger::keeping(path, 8).unwrap().order.len(), 8);
     }
 }

@@ -38,8 +38,8 @@ pub struct Settings {
     pub drain_rate: u32,
     /// The first pause after a failure, 10 ms to 60 s; doubles each time, a random part of it is waited. Default 200 ms.
     pub back_off_first: Duration,
-    /// The longest pause, at least 2 s. Default 15 s. In the first ten minutes, and while the node itself has no network, it
-    /// is 2 s.
+    /// The longest pause, up to 1 h. Default 15 s. In the first ten minutes, and while the node itself has no network, it is
+    /// at most 2 s, so that what comes back is used within that.
     pub back_off_max: Duration,
 }
 
@@ -124,7 +124,7 @@ impl Settings {
             ("connect-timeout", self.connect_timeout, second, 120 * second),
             ("ack-timeout", self.ack_timeout, second, hour),
             ("back-off-first", self.back_off_first, second / 100, 60 * second),
-            ("back-off-max", self.back_off_max, 2 * second, hour),
+            ("back-off-max", self.back_off_max, self.back_off_first, hour),
         ];
         for (key, value, min, max) in times {
             if value < min || value > max {
