@@ -13,6 +13,7 @@ pub mod images;
 pub mod liveness;
 pub mod node;
 pub mod queue;
+pub mod seen;
 pub mod store;
 pub mod supervisor;
 pub mod sys;

@@ -1,11 +1,13 @@
 //! From merged keys to typed settings, one struct per part of the runtime.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::Problem;
 use super::layer::{Origin, Value};
 use super::{Merged, schema};
+use crate::{api, bus, store};
 
 /// A serial port of the board.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +83,12 @@ pub struct Config {
     pub watchdog: Watchdog,
     /// How long an orderly shutdown may take.
     pub shutdown_deadline: Duration,
+    /// The object store.
+    pub store: store::Settings,
+    /// The local API.
+    pub api: api::Settings,
+    /// The event bus.
+    pub bus: bus::Settings,
 }
 
 /// Reads keys that the schema has already checked for type and range; absent ones read as empty, zero or false.
@@ -131,6 +139,38 @@ impl Reader<'_> {
     }
 }
 
+impl Reader<'_> {
+    fn size(&self, path: &str) -> usize {
+        usize::try_from(self.number(path)).unwrap_or(usize::MAX)
+    }
+
+    fn address(&self, path: &str) -> Option<SocketAddr> {
+        self.maybe(path).and_then(|text| text.parse().ok())
+    }
+
+    fn api(&self) -> api::Settings {
+        api::Settings {
+            socket: PathBuf::from(self.text("paths.run-dir")).join("api.sock"),
+            group: self.maybe("api.group"),
+            metrics: self.address("api.metrics-listen").filter(|_| self.flag("api.metrics-enabled")),
+            max_connections: self.size("api.max-connections"),
+            ..api::Settings::default()
+        }
+    }
+
+    fn bus(&self) -> bus::Settings {
+        let defaults = bus::Settings::default();
+        bus::Settings {
+            listen: self.address("bus.listen").unwrap_or(defaults.listen),
+            max_connections: self.size("bus.max-connections"),
+            max_packet_bytes: self.size("bus.max-packet-kib") << 10,
+            queue_messages: self.size("bus.client-queue-messages"),
+            retained_bytes: self.size("bus.retained-kib") << 10,
+            ..defaults
+        }
+    }
+}
+
 /// Checks what needs more than one key or more than the schema's rules.
 ///
 /// # Errors
@@ -172,6 +212,9 @@ pub fn check(board: &str, merged: &Merged) -> Result<Config, Vec<Problem>> {
             timeout: Duration::from_secs(keys.number("watchdog.timeout-seconds")),
         },
         shutdown_deadline: Duration::from_secs(keys.number("shutdown.deadline-seconds")),
+        store: store::Settings::default(),
+        api: keys.api(),
+        bus: keys.bus(),
     };
     if problems.is_empty() { Ok(config) } else { Err(problems) }
 }

@@ -191,6 +191,20 @@ pub const KEYS: &[Key] = &[
         Some("\"auto\""),
         "How logs are written to standard error; auto is journald's under systemd and text elsewhere.",
     ),
+    key("api.group", Rule::Text, None, "The group whose members may use the socket, beside its owner."),
+    key("api.metrics-enabled", Rule::Bool, Some("true"), "Whether /metrics, /healthz and /readyz are served over TCP."),
+    key("api.metrics-listen", Rule::Address, Some("\"127.0.0.1:10255\""), "Where they are served."),
+    key("api.max-connections", int(1, 1024, "connections"), Some("64"), "Clients of the socket at the same time."),
+    key("bus.listen", Rule::Address, Some("\"127.0.0.1:1883\""), "Where MQTT clients connect."),
+    key("bus.max-connections", int(1, 10_000, "clients"), None, "MQTT clients at the same time."),
+    key("bus.max-packet-kib", int(1, 262_143, "KiB"), Some("256"), "The largest MQTT packet that is taken."),
+    key(
+        "bus.client-queue-messages",
+        int(1, 100_000, "messages"),
+        None,
+        "Messages that may wait for one slow client; more are dropped and counted.",
+    ),
+    key("bus.retained-kib", int(1, 1_048_576, "KiB"), None, "Retained messages, all together."),
     key("shutdown.deadline-seconds", int(1, 600, "seconds"), Some("20"), "How long an orderly shutdown may take."),
 ];
 
@@ -228,7 +242,11 @@ pub fn built_in() -> Layer {
 }
 
 /// What follows from a memory class, in the order small, medium, large.
-const BY_MEMORY: &[(&str, [i64; 3])] = &[];
+const BY_MEMORY: &[(&str, [i64; 3])] = &[
+    ("bus.max-connections", [100, 200, 1000]),
+    ("bus.client-queue-messages", [500, 1000, 4000]),
+    ("bus.retained-kib", [1024, 2048, 16_384]),
+];
 
 /// The limits of a memory class as a layer.
 pub fn memory_class(class: &str) -> Layer {

@@ -45,6 +45,11 @@ impl Levels {
         Ok(levels)
     }
 
+    fn print(&self) -> String {
+        let parts = self.parts.iter().map(|(part, level)| format!(",{part}={level}"));
+        std::iter::once(self.general.to_string()).chain(parts).collect()
+    }
+
     fn of(&self, target: &str) -> LevelFilter {
         let ours = target.strip_prefix("edge_runtime::").or_else(|| target.strip_prefix("edge_"));
         let below = |part: &str, t: &str| t == part || t.strip_prefix(part).is_some_and(|rest| rest.starts_with("::"));
@@ -94,6 +99,11 @@ pub fn start(levels: Levels, format: &str) {
     };
 }
 
+/// The levels in force, as they could be set again.
+pub fn current() -> String {
+    LEVELS.get().map_or_else(String::new, |levels| levels.read().unwrap_or_else(PoisonError::into_inner).print())
+}
+
 /// Changes the levels of the running process.
 pub fn set(levels: Levels) {
     if let Some(lock) = LEVELS.get() {
@@ -112,6 +122,7 @@ mod tests {
         assert_eq!(levels.of("edge_runtime::queue::chunk"), LevelFilter::DEBUG);
         assert_eq!(levels.of("edge_runtime::queues"), LevelFilter::WARN);
         assert_eq!(levels.of("sled::pagecache"), LevelFilter::TRACE);
+        assert_eq!(levels.print(), "warn,queue=debug,sled=trace");
         assert_eq!(Levels::parse("debug").unwrap().of("rumqttd::router"), LevelFilter::WARN);
         assert!(Levels::parse("loud").unwrap_err().contains("\"loud\" is not a level"));
         assert!(Levels::parse("info,queue=9").is_err());
