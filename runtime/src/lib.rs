@@ -3,6 +3,7 @@
 pub mod bus;
 pub mod clock;
 pub mod engine;
+pub mod events;
 pub mod queue;
 pub mod store;
 pub mod supervisor;
