@@ -1,6 +1,7 @@
 //! The engine: containers without Docker. Each container has a shim, a small process of its own that started it with
 //! libcontainer, keeps its log and knows its exit code, so that containers outlive this runtime.
 
+pub mod logs;
 pub mod pods;
 pub mod spec;
 pub mod volumes;
