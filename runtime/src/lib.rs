@@ -4,6 +4,7 @@ pub mod bus;
 pub mod clock;
 pub mod engine;
 pub mod events;
+pub mod images;
 pub mod queue;
 pub mod store;
 pub mod supervisor;
