@@ -3,6 +3,7 @@
 
 pub mod cgroup;
 pub mod containers;
+pub mod logs;
 pub mod pods;
 pub mod seccomp;
 pub mod shim;
