@@ -1,4 +1,4 @@
-//! The edge runtime as a library: every part of the node, in data-flow order. `main` only calls [`cli`].
+//! The edge runtime as a library: every part of the node, in data-flow order. `main` only calls [`command`].
 
 pub mod api;
 pub mod app;
@@ -8,10 +8,8 @@ pub mod command;
 pub mod config;
 pub mod disk;
 pub mod engine;
-pub mod engine;
 pub mod events;
 pub mod exit;
-pub mod images;
 pub mod images;
 pub mod liveness;
 pub mod node;

@@ -8,6 +8,5 @@ pub mod pods;
 pub mod seccomp;
 pub mod shim;
 pub mod spec;
-pub mod spec;
 mod sys;
 pub mod volumes;
