@@ -152,7 +152,7 @@ impl Reader<'_> {
         api::Settings {
             socket: PathBuf::from(self.text("paths.run-dir")).join("api.sock"),
             group: self.maybe("api.group"),
-            metrics: self.address("api.metrics-listen").filter(|_| self.flag("api.metrics-enabled")),
+            metrics: self.address("metrics.listen").filter(|_| self.flag("metrics.enabled")),
             max_connections: self.size("api.max-connections"),
             ..api::Settings::default()
         }
