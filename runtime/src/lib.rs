@@ -2,6 +2,8 @@
 
 pub mod bus;
 pub mod clock;
+pub mod field;
 pub mod queue;
 pub mod store;
 pub mod supervisor;
+pub mod twin;

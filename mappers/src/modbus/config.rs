@@ -186,7 +186,8 @@ fn check_register(path: &str, v: &Visitor, count: u16, writable: bool, limits: &
         return fail(format!("{path}.offset"), format!("{} + {count} goes beyond address 65535", v.offset));
     }
     if writable && !v.register.is_writable() {
-        let why = "this table is read-only in Modbus; say ReadOnly in the model, or use CoilRegister or HoldingRegister";
+        let why =
+            "this table is read-only in Modbus; say ReadOnly in the model, or use CoilRegister or HoldingRegister";
         return fail(format!("{path}.register"), why);
     }
     if writable && count > MAX_WRITE_REGISTERS {

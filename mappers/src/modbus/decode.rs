@@ -104,7 +104,12 @@ impl Codec {
         };
         let order = if swappable { order(v, raw, count)? } else { Order::Plain };
         let plain = Scale::new(v.scale) == Scale::None && v.bias == 0.0;
-        if !plain && !matches!((raw, as_type), (Raw::Number(_), PropertyType::Int | PropertyType::Float | PropertyType::Double)) {
+        if !plain
+            && !matches!(
+                (raw, as_type),
+                (Raw::Number(_), PropertyType::Int | PropertyType::Float | PropertyType::Double)
+            )
+        {
             return Err("scale and bias are only for numbers".to_owned());
         }
         Ok((Codec { raw, order, scale: Scale::new(v.scale), bias: v.bias, as_type }, count))
@@ -193,10 +198,18 @@ impl Codec {
             Order::Plain | Order::Permuted(_) => (false, false),
         };
         let pair = |r: &u16| if swap { r.to_le_bytes() } else { r.to_be_bytes() };
-        if reverse { registers.iter().rev().flat_map(pair).collect() } else { registers.iter().flat_map(pair).collect() }
+        if reverse {
+            registers.iter().rev().flat_map(pair).collect()
+        } else {
+            registers.iter().flat_map(pair).collect()
+        }
     }
 
-    #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "the shift leaves the type's own bits")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        reason = "the shift leaves the type's own bits"
+    )]
     #[expect(clippy::cast_precision_loss, reason = "scaled values are floats")]
     fn number(&self, t: DataType, left: u64) -> Result<Value, &'static str> {
         let (signed, unsigned, float) = match t {
@@ -323,7 +336,11 @@ fn shortest(x: f32) -> f64 {
     let mut power = 1.0;
     for _ in 0..=8 {
         let rounded = (exact * power).round() / power;
-        #[expect(clippy::cast_possible_truncation, clippy::float_cmp, reason = "the question is whether it is the same float")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::float_cmp,
+            reason = "the question is whether it is the same float"
+        )]
         if rounded as f32 == x {
             return rounded;
         }
@@ -416,7 +433,8 @@ impl Codec {
     )]
     fn bits_of(&self, t: DataType, value: &Value) -> Result<u64, AccessError> {
         let exact = self.scale == Scale::None && self.bias == 0.0;
-        let float = value.as_f64().ok_or_else(|| AccessError::Type { value: value.to_string(), expected: "a number" })?;
+        let float =
+            value.as_f64().ok_or_else(|| AccessError::Type { value: value.to_string(), expected: "a number" })?;
         let raw = self.scale.undo(float - self.bias);
         // Integers that need no scaling keep all their 64 bits; the others go through a float, as they were read.
         let integer = match value {

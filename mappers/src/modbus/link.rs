@@ -97,7 +97,9 @@ impl Link {
                 Ok(Payload::Registers(r))
             }
             // Whole bytes come; the bits that fill up the last one mean nothing.
-            Response::ReadCoils(mut b) | Response::ReadDiscreteInputs(mut b) if b.len() == length.next_multiple_of(8) => {
+            Response::ReadCoils(mut b) | Response::ReadDiscreteInputs(mut b)
+                if b.len() == length.next_multiple_of(8) =>
+            {
                 b.truncate(length);
                 Ok(Payload::Bits(b))
             }

@@ -301,7 +301,9 @@ impl Poller {
         unit.stats.errors += u64::from(answer.is_err());
         match answer {
             // A gateway's word that the device behind it does not answer (Modbus Application Protocol V1.1b3, section 7).
-            Err(fault @ (Fault::Timeout(_) | Fault::Disconnected(_) | Fault::Garbage(_) | Fault::Exception(10 | 11))) => {
+            Err(
+                fault @ (Fault::Timeout(_) | Fault::Disconnected(_) | Fault::Garbage(_) | Fault::Exception(10 | 11)),
+            ) => {
                 let quality = match fault {
                     Fault::Disconnected(_) => Quality::Disconnected,
                     Fault::Garbage(_) => Quality::Invalid,

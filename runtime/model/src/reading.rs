@@ -36,7 +36,10 @@ impl Value {
     }
 
     /// As a number; text and bytes are none.
-    #[expect(clippy::cast_precision_loss, reason = "integers beyond 2^53 are compared and scaled as floats, as in KubeEdge")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "integers beyond 2^53 are compared and scaled as floats, as in KubeEdge"
+    )]
     pub fn as_f64(&self) -> Option<f64> {
         match self {
             Value::Bool(b) => Some(f64::from(u8::from(*b))),
