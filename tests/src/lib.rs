@@ -13,3 +13,6 @@ pub mod ports;
 pub mod run;
 pub mod source;
 pub mod wait;
+//! The test kit: real peers, started, watched and stopped.
+
+pub mod field;
