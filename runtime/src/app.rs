@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::api::{self, Api};
+use crate::api::{self, Api, Backends};
+use crate::backends::FieldProperties;
 use crate::bus::{self, Bus};
 use crate::config::Config;
 use crate::exit::Exit;
@@ -18,7 +19,7 @@ use crate::store::{self, Store};
 use crate::supervisor::{Supervisor, Unit, Units, chain};
 use crate::telemetry::log::{self, Levels};
 use crate::telemetry::notify::Notify;
-use crate::{node, seen};
+use crate::{events, field, node, seen};
 
 /// Reactor threads. The work is small and mostly waiting; each thread costs memory that never comes back.
 const WORKERS: usize = 2;
@@ -72,6 +73,10 @@ pub struct Node {
     pub queue: Queue,
     /// What is seen of its units.
     pub units: Units,
+    /// Reads and writes devices.
+    pub commands: field::Commands,
+    /// Records events.
+    pub recorder: events::Recorder,
     supervisor: Supervisor,
     deadline: Duration,
 }
@@ -107,6 +112,37 @@ impl Node {
             }
         }));
 
+        // Events: recorded by everybody, kept here.
+        let (recorder, inbox) = events::channel("edge-runtime");
+        supervisor.start(Unit::new("events", {
+            let (config, store, bus) = (Arc::clone(&config), store.clone(), bus.clone());
+            let inbox = Arc::new(tokio::sync::Mutex::new(inbox));
+            move |context| {
+                let (config, store, bus, inbox) = (Arc::clone(&config), store.clone(), bus.clone(), Arc::clone(&inbox));
+                async move {
+                    context.ready();
+                    let (mut inbox, settings) = (inbox.lock().await, events::Settings::default());
+                    events::run(&mut inbox, &store, &bus, &config.node, &settings, context.stop).await;
+                    Ok(())
+                }
+            }
+        }));
+
+        // The field: devices to readings, on the bus, in the twins and in the queue.
+        let (commands, inbox) = field::commands();
+        supervisor.start(Unit::new("field", {
+            let settings = config.field.clone();
+            let field =
+                field::Context { store: store.clone(), bus: bus.clone(), queue: queue.clone(), inbox, settings };
+            move |context| {
+                let field = field.clone();
+                async move {
+                    context.ready();
+                    Ok(field::run(field, context.stop).await?)
+                }
+            }
+        }));
+
         // The node as an object.
         supervisor.start(Unit::new("node", {
             let (config, store, units) = (Arc::clone(&config), store.clone(), units.clone());
@@ -120,7 +156,9 @@ impl Node {
         }));
 
         // Doors: the socket, and figures on loopback.
-        let api = Api::new(store.clone(), seen::backends(&units, &bus, &queue));
+        let properties = FieldProperties(commands.clone());
+        let behind = Backends { properties: Some(Arc::new(properties)), ..seen::backends(&units, &bus, &queue) };
+        let api = Api::new(store.clone(), behind);
         supervisor.start(Unit::new("api", {
             let (api, socket) = (api.clone(), Arc::clone(&socket));
             move |context| {
@@ -164,7 +202,7 @@ impl Node {
                 liveness::run(&probes, &silent, &notify, hardware.as_ref(), context).await
             }
         }));
-        Ok(Node { store, bus, queue, units, supervisor, deadline: config.shutdown_deadline })
+        Ok(Node { store, bus, queue, units, commands, recorder, supervisor, deadline: config.shutdown_deadline })
     }
 
     /// Stops every unit, last first, and closes the disk. Returns the names of units that did not end in time.

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod app;
+pub mod backends;
 pub mod bus;
 pub mod clock;
 pub mod command;

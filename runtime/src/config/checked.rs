@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::error::Problem;
 use super::layer::{Origin, Value};
 use super::{Merged, schema};
-use crate::{api, bus, store};
+use crate::{api, bus, field, store};
 
 /// A serial port of the board.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +89,8 @@ pub struct Config {
     pub api: api::Settings,
     /// The event bus.
     pub bus: bus::Settings,
+    /// The field.
+    pub field: field::Settings,
 }
 
 /// Reads keys that the schema has already checked for type and range; absent ones read as empty, zero or false.
@@ -158,6 +160,15 @@ impl Reader<'_> {
         }
     }
 
+    fn field(&self) -> field::Settings {
+        field::Settings {
+            status_interval_ms: self.number("field.status-interval-ms"),
+            probe_max_ms: self.number("field.probe-max-ms"),
+            connect_max_ms: self.number("field.connect-max-ms"),
+            ..field::Settings::default()
+        }
+    }
+
     fn bus(&self) -> bus::Settings {
         let defaults = bus::Settings::default();
         bus::Settings {
@@ -190,7 +201,7 @@ pub fn check(board: &str, merged: &Merged) -> Result<Config, Vec<Problem>> {
         problem("log.level", message);
     }
     let config = Config {
-        node,
+        node: node.clone(),
         board: BoardFacts {
             name: board.to_owned(),
             description: keys.text("board.description"),
@@ -215,6 +226,7 @@ pub fn check(board: &str, merged: &Merged) -> Result<Config, Vec<Problem>> {
         store: store::Settings::default(),
         api: keys.api(),
         bus: keys.bus(),
+        field: field::Settings { node_name: node.clone(), ..keys.field() },
     };
     if problems.is_empty() { Ok(config) } else { Err(problems) }
 }

@@ -205,6 +205,24 @@ pub const KEYS: &[Key] = &[
         "Messages that may wait for one slow client; more are dropped and counted.",
     ),
     key("bus.retained-kib", int(1, 1_048_576, "KiB"), None, "Retained messages, all together."),
+    key(
+        "field.status-interval-ms",
+        int(100, 60_000, "milliseconds"),
+        Some("1000"),
+        "How often the twin of a device is renewed at most.",
+    ),
+    key(
+        "field.probe-max-ms",
+        int(100, 3_600_000, "milliseconds"),
+        Some("60000"),
+        "The longest pause before a device that does not answer is asked again.",
+    ),
+    key(
+        "field.connect-max-ms",
+        int(100, 3_600_000, "milliseconds"),
+        Some("10000"),
+        "The longest pause between attempts to connect.",
+    ),
     key("shutdown.deadline-seconds", int(1, 600, "seconds"), Some("20"), "How long an orderly shutdown may take."),
 ];
 
