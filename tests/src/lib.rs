@@ -7,12 +7,10 @@
 pub mod binary;
 pub mod cleanup;
 pub mod daemon;
+pub mod field;
 pub mod http;
 pub mod mosquitto;
 pub mod ports;
 pub mod run;
 pub mod source;
 pub mod wait;
-//! The test kit: real peers, started, watched and stopped.
-
-pub mod field;

@@ -55,8 +55,8 @@ pub fn cells(kind: Kind, object: &Value) -> Vec<String> {
             let model = text(object, "/spec/deviceModelRef/name").to_owned();
             let state = or(text(object, "/status/state"), "unknown");
             let seen = last_seen(object).map_or("<never>".to_owned(), |time| age_of(&time));
-            let reason = or(text(object, "/status/reason"), text(object, "/status/message"));
-            vec![name, model, or(protocol, "<none>"), state, seen, age, or(&reason, "<none>")]
+            let reason = or(text(object, "/status/extensions/reason"), "<none>");
+            vec![name, model, or(protocol, "<none>"), state, seen, age, reason]
         }
         Kind::DeviceModel => {
             let properties = list(object, "/spec/properties").len().to_string();
