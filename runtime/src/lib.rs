@@ -4,6 +4,7 @@ pub mod api;
 pub mod app;
 pub mod backends;
 pub mod bus;
+pub mod cli;
 pub mod clock;
 pub mod command;
 pub mod config;
