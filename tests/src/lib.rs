@@ -11,6 +11,7 @@ pub mod field;
 pub mod http;
 pub mod mosquitto;
 pub mod ports;
+pub mod registry;
 pub mod run;
 pub mod source;
 pub mod wait;
