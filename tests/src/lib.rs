@@ -1,1 +1,3 @@
 //! The test kit: real peers, started, watched and stopped.
+
+pub mod image;
