@@ -1,6 +1,3 @@
-//! The test kit: real peers, started, watched and stopped.
-
-pub mod image;
 //! The test kit: the real binary as a daemon, and real peers, started, watched and stopped.
 //!
 //! Everything here is blocking and owns what it starts: a [`daemon::Node`] that goes out of scope takes its containers,
@@ -12,6 +9,7 @@ pub mod cleanup;
 pub mod daemon;
 pub mod field;
 pub mod http;
+pub mod image;
 pub mod mosquitto;
 pub mod ports;
 pub mod registry;
