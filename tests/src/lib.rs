@@ -9,6 +9,7 @@ pub mod cleanup;
 pub mod daemon;
 pub mod field;
 pub mod http;
+pub mod image;
 pub mod mosquitto;
 pub mod ports;
 pub mod registry;

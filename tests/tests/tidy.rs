@@ -34,7 +34,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("edge-mappers", &["runtime/src/"]),
     // Doors.
     ("clap", &["runtime/src/cli"]),
-    ("flate2", &["runtime/src/images/", "runtime/src/queue/"]),
+    ("flate2", &["runtime/src/images/", "runtime/src/queue/", "runtime/src/store/"]),
     ("http-body-util", &["runtime/src/api/", "runtime/src/cli"]),
     ("hyper", &["runtime/src/api/", "runtime/src/cli"]),
     ("hyper-util", &["runtime/src/api/", "runtime/src/cli"]),
