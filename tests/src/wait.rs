@@ -51,3 +51,8 @@ pub async fn until_async<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T
         tokio::time::sleep(STEP).await;
     }
 }
+
+/// Waits inside an asynchronous test until the condition holds.
+pub async fn until_holds(what: &str, mut condition: impl FnMut() -> bool) {
+    until_async(what, async || condition().then_some(())).await;
+}
