@@ -4,6 +4,7 @@
 //! helper processes, mounts and files with it, also when the test panics. Waits are conditions with a deadline
 //! ([`wait::until`]), ports are reserved across processes ([`ports::free`]), so that tests can run in parallel and again.
 
+pub mod aarch64;
 pub mod binary;
 pub mod cleanup;
 pub mod daemon;
