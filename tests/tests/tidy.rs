@@ -34,13 +34,13 @@ const DOORS: &[(&str, &[&str])] = &[
     ("edge-mappers", &["runtime/src/"]),
     // Doors.
     ("clap", &["runtime/src/cli"]),
-    ("flate2", &["runtime/src/images/", "runtime/src/queue/"]),
+    ("flate2", &["runtime/src/images/", "runtime/src/queue/", "runtime/src/store/"]),
     ("http-body-util", &["runtime/src/api/", "runtime/src/cli"]),
     ("hyper", &["runtime/src/api/", "runtime/src/cli"]),
     ("hyper-util", &["runtime/src/api/", "runtime/src/cli"]),
     ("indicatif", &["runtime/src/cli"]),
     ("inotify", &["runtime/src/manifest"]),
-    ("json-patch", &["runtime/src/api/"]),
+    ("json-patch", &["runtime/model/src/patch.rs"]),
     ("libcgroups", &["runtime/src/engine/"]),
     ("libcontainer", &["runtime/src/engine/"]),
     ("netlink-packet-core", &["runtime/src/engine/"]),
@@ -56,7 +56,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("saphyr-parser", &["runtime/model/src/", "runtime/src/manifest"]),
     ("seccompiler", &["runtime/src/engine/"]),
     ("sled", &["runtime/src/disk"]),
-    ("strsim", &["runtime/src/config/"]),
+    ("strsim", &["runtime/model/src/check.rs", "runtime/src/config/"]),
     ("tar", &["runtime/src/images/"]),
     ("tokio-modbus", &["mappers/src/modbus"]),
     ("tokio-rustls", &["runtime/src/cloud/", "runtime/src/tls"]),
@@ -255,7 +255,8 @@ fn tasks_are_owned() {
 fn main_is_a_table_of_contents() {
     let main = std::fs::read_to_string(root().join("runtime/src/main.rs")).unwrap();
     assert!(main.lines().count() <= 30, "runtime/src/main.rs has {} lines", main.lines().count());
-    let others: Vec<String> = source::ending("/main.rs").into_iter().map(|file| file.path).collect();
+    let mains = source::ending("/main.rs").into_iter().map(|file| file.path);
+    let others: Vec<String> = mains.filter(|path| !path.starts_with("tests/benches/")).collect();
     assert_eq!(others, ["runtime/src/main.rs", "targets/xtask/src/main.rs"]);
 }
 

@@ -91,9 +91,11 @@ pub fn load(sources: &Sources) -> Result<(Config, Merged), ConfigError> {
     upper.push(Layer::flags(&sources.flags));
     // The memory class lies below the layers that choose it, so it is looked up before they are laid.
     let class = upper.iter().rev().find_map(|(layer, _)| layer.values.get("memory.class").map(|(v, _)| v.clone()));
-    if let Some(Value::Text(class)) = class {
-        merged.lay(schema::memory_class(&class));
-    }
+    let class = match class {
+        Some(Value::Text(class)) => class,
+        _ => "medium".to_owned(),
+    };
+    merged.lay(schema::memory_class(&class));
     for (layer, found) in upper {
         problems.extend(found);
         merged.lay(layer);

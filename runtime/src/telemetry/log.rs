@@ -23,6 +23,11 @@ const QUIET: [&str; 9] =
     ["rumqttd", "rumqttc", "libcontainer", "libcgroups", "sled", "hyper", "hyper_util", "reqwest", "oci_client"];
 
 impl Levels {
+    /// Nothing at all.
+    pub const fn off() -> Levels {
+        Levels { general: LevelFilter::OFF, parts: Vec::new() }
+    }
+
     /// Reads `info` or `info,queue=debug,libcontainer=trace`.
     ///
     /// # Errors
@@ -43,6 +48,11 @@ impl Levels {
             }
         }
         Ok(levels)
+    }
+
+    fn print(&self) -> String {
+        let parts = self.parts.iter().map(|(part, level)| format!(",{part}={level}"));
+        std::iter::once(self.general.to_string()).chain(parts).collect()
     }
 
     fn of(&self, target: &str) -> LevelFilter {
@@ -94,6 +104,11 @@ pub fn start(levels: Levels, format: &str) {
     };
 }
 
+/// The levels in force, as they could be set again.
+pub fn current() -> String {
+    LEVELS.get().map_or_else(String::new, |levels| levels.read().unwrap_or_else(PoisonError::into_inner).print())
+}
+
 /// Changes the levels of the running process.
 pub fn set(levels: Levels) {
     if let Some(lock) = LEVELS.get() {
@@ -112,6 +127,7 @@ mod tests {
         assert_eq!(levels.of("edge_runtime::queue::chunk"), LevelFilter::DEBUG);
         assert_eq!(levels.of("edge_runtime::queues"), LevelFilter::WARN);
         assert_eq!(levels.of("sled::pagecache"), LevelFilter::TRACE);
+        assert_eq!(levels.print(), "warn,queue=debug,sled=trace");
         assert_eq!(Levels::parse("debug").unwrap().of("rumqttd::router"), LevelFilter::WARN);
         assert!(Levels::parse("loud").unwrap_err().contains("\"loud\" is not a level"));
         assert!(Levels::parse("info,queue=9").is_err());

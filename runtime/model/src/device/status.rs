@@ -4,8 +4,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::reading::{Quality, Value};
-
 /// `Device.status`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -64,7 +62,7 @@ pub struct TwinMetadata {
     /// KubeEdge's word for the type, such as `int`.
     #[serde(rename = "type", default, skip_serializing_if = "String::is_empty")]
     pub value_type: String,
-    /// Ours: whether the value may be believed ([`Quality::as_str`]); absent on desired values.
+    /// Ours: whether the value may be believed ([`Quality::as_str`](crate::reading::Quality::as_str)); absent on desired values.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub quality: String,
     /// Ours: why a desired value is not (yet) in the device; empty when it is.
@@ -91,19 +89,8 @@ pub struct Extensions {
     pub errors: u64,
     /// The last round trip, in microseconds.
     pub round_trip_us: u64,
+    /// Readings dropped because the queue did not take them in time.
+    pub dropped: u64,
     /// The generation of the object this status is about.
     pub observed_generation: u64,
-}
-
-/// A reported value as the twin carries it. Without a good value the last one stays, with the quality it now has.
-pub fn reported(value: Option<&Value>, quality: Quality, time_ms: i64, type_word: &str) -> TwinValue {
-    TwinValue {
-        value: value.map(Value::to_string).unwrap_or_default(),
-        metadata: TwinMetadata {
-            timestamp: time_ms.to_string(),
-            value_type: type_word.to_owned(),
-            quality: quality.as_str().to_owned(),
-            error: String::new(),
-        },
-    }
 }

@@ -1,8 +1,0 @@
-//! `cargo xtask bench`.
-
-use crate::error::Error;
-
-/// Runs.
-pub fn run(_arguments: &[String]) -> Result<(), Error> {
-    Ok(())
-}
