@@ -178,12 +178,14 @@ impl Command {
             }
             None => return Err((None, Failure::new("Malformed", "id", "is missing"))),
         };
-        match crate::check::typed("", &Value::Object(map)) {
+        let action = serde_path_to_error::deserialize(Value::Object(map)).map_err(|error| {
+            let path = error.path().to_string();
+            let path = if path == "." { String::new() } else { path };
+            crate::check::polish(ObjectError { path, message: error.inner().to_string() })
+        });
+        match action {
             Ok(action) => Ok(Command { id, action }),
-            Err(ObjectError { path, message }) => {
-                let path = if path == "." { "" } else { &path };
-                Err((Some(id), Failure::new("Malformed", path, message)))
-            }
+            Err(ObjectError { path, message }) => Err((Some(id), Failure::new("Malformed", &path, message))),
         }
     }
 }
