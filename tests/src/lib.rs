@@ -5,7 +5,6 @@
 //! ([`wait::until`]), ports are reserved across processes ([`ports::free`]), so that tests can run in parallel and again.
 
 pub mod aarch64;
-pub mod bin;
 pub mod binary;
 pub mod cleanup;
 pub mod daemon;
