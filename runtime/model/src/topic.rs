@@ -1,8 +1,8 @@
 //! Every topic of the event bus, in one closed enum with its printer and its parser side by side.
 //!
 //! Device topics are KubeEdge's (`staging/src/github.com/kubeedge/api/.../common`, `docs/.../eventbus`), so that existing
-//! mappers and applications work unchanged. Device identifiers are `<name>` for namespace `default` and
-//! `<namespace>.<name>` otherwise.
+//! mappers and applications work unchanged. Device identifiers are `<name>` in namespace `default` and
+//! `<namespace>.<name>` otherwise ([`device_id`]).
 
 use std::fmt;
 use std::str::FromStr;
@@ -109,9 +109,19 @@ impl FromStr for Topic {
     }
 }
 
-/// The device identifier used in topics: `<name>` in namespace `default`, `<namespace>.<name>` elsewhere.
+/// The device identifier used in topics: `<name>` in namespace `default`, `<namespace>.<name>` elsewhere. A name with a dot
+/// carries its namespace always, so that no two devices share an identifier (namespaces have no dots).
 pub fn device_id(namespace: &str, name: &str) -> String {
-    if namespace == crate::object::DEFAULT_NAMESPACE { name.to_owned() } else { format!("{namespace}.{name}") }
+    if namespace == crate::object::DEFAULT_NAMESPACE && !name.contains('.') {
+        name.to_owned()
+    } else {
+        format!("{namespace}.{name}")
+    }
+}
+
+/// Namespace and name of a device identifier: the inverse of [`device_id`].
+pub fn split_device_id(id: &str) -> (&str, &str) {
+    id.split_once('.').unwrap_or((crate::object::DEFAULT_NAMESPACE, id))
 }
 
 #[cfg(test)]
@@ -149,6 +159,14 @@ mod tests {
             if let Ok(topic) = text.parse::<Topic>() {
                 prop_assert_eq!(topic.to_string(), text);
             }
+        }
+    }
+
+    #[test]
+    fn device_identifiers_lead_back() {
+        for (namespace, name, id) in [("default", "a", "a"), ("default", "a.b", "default.a.b"), ("a", "b", "a.b")] {
+            assert_eq!(device_id(namespace, name), id);
+            assert_eq!(split_device_id(id), (namespace, name));
         }
     }
 

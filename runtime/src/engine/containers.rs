@@ -214,12 +214,10 @@ impl Inner {
         wanted.cgroup_path = self.layout.path(&request.id);
         let seccomp = if wanted.privileged { Seccomp::Unconfined } else { wanted.seccomp };
         // A filter needs no_new_privs or a privileged process: without the former the shim keeps every capability until then.
-        let late = (seccomp == Seccomp::Default && !wanted.no_new_privileges)
-            .then(|| capability_bits(&wanted))
-            .transpose()
-            .map_err(EngineError::Spec)?;
+        let drop_late = seccomp == Seccomp::Default && !wanted.no_new_privileges;
+        let capabilities = capability_bits(&wanted).map_err(EngineError::Spec)?;
         let rules = device_rules(&wanted);
-        if late.is_some() {
+        if drop_late {
             wanted.capabilities.add = held_capabilities();
         }
         let mut spec = spec::build(&wanted).map_err(EngineError::Spec)?;
@@ -231,7 +229,8 @@ impl Inner {
         });
         let start = Start {
             seccomp,
-            late_capabilities: late,
+            capabilities,
+            drop_late,
             timeout_ms: u32::try_from(limit.as_millis()).unwrap_or(u32::MAX),
             log: Log {
                 path: request.log_path.clone(),

@@ -133,12 +133,12 @@ struct Confined {
 fn executor(start: &Start) -> io::Result<(Confined, File)> {
     let (told, tell) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let filter = match start.seccomp {
-        Seccomp::Default => Some(seccomp::default_filter(start.late_capabilities.unwrap_or_default())),
+        Seccomp::Default => Some(seccomp::default_filter(start.capabilities)),
         Seccomp::Unconfined => None,
     };
     let executor = Confined {
         filter: Rc::new(filter),
-        late_capabilities: start.late_capabilities,
+        late_capabilities: start.drop_late.then_some(start.capabilities),
         environment: Rc::default(),
         tell: Rc::new(tell),
     };

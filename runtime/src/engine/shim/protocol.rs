@@ -31,9 +31,11 @@ pub const OCI_ID: &str = "oci";
 pub struct Start {
     /// The system call filter.
     pub seccomp: Seccomp,
-    /// Capabilities by number, kept after the filter is installed: without `no_new_privs` only a privileged process may
-    /// install one, so the shim drops them itself then. `None`: libcontainer has dropped them already.
-    pub late_capabilities: Option<u64>,
+    /// The container's capabilities, one bit each by number.
+    pub capabilities: u64,
+    /// Whether the shim drops the other capabilities itself, after it has installed the filter: without `no_new_privs` only a
+    /// privileged process may install one. Else libcontainer drops them.
+    pub drop_late: bool,
     /// Milliseconds the start may take.
     pub timeout_ms: u32,
     /// The log.
