@@ -3,10 +3,13 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use edge_model::configmap;
+use edge_model::event::{EventType, Reference};
 use edge_model::pod::container::{Container, FieldPath, PullPolicy};
 use edge_model::{Key, Kind, Object};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
@@ -20,7 +23,10 @@ use crate::engine::containers::{EngineError, Handle, Request};
 use crate::engine::logs;
 use crate::engine::shim::protocol::FailureKind;
 use crate::engine::volumes::{self, Objects, PodDirs};
-use crate::images::{Image, RootOptions};
+use crate::images::{Error, Image, PullEvent, PullOptions, RootOptions};
+
+/// How long a registry may take to say what a tag means now, when the image is here already.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// A launch under way.
 pub(super) struct Launch {
@@ -111,8 +117,53 @@ impl Launch {
         }
     }
 
+    /// Pulls the image. One that is here already is used when the registry does not answer: a node without a network starts
+    /// what it has.
     async fn pull(&self, here: Option<Image>) -> Result<Image, NotLaunched> {
-        here.ok_or_else(|| refuse("ErrImagePull", format!("image {} is not on this node", self.container.image)))
+        let reference = &self.container.image;
+        let answered = Arc::new(Notify::new());
+        let tell = Arc::clone(&answered);
+        let progress = move |event: PullEvent| {
+            if matches!(event, PullEvent::Found { .. }) {
+                tell.notify_one();
+            }
+        };
+        let options = PullOptions { credentials: None, progress: Some(Arc::new(progress)) };
+        let mut pull = Box::pin(self.ctx.images.pull(reference, options));
+        let pulled = match &here {
+            None => {
+                self.event(EventType::Normal, "Pulling", format!("pulling image {reference}"));
+                Some(pull.await)
+            }
+            Some(_) => tokio::select! {
+                pulled = &mut pull => Some(pulled),
+                () = answered.notified() => Some(pull.await),
+                () = tokio::time::sleep(ANSWER) => None,
+            },
+        };
+        match (pulled, here) {
+            (Some(Ok(image)), None) => {
+                self.event(EventType::Normal, "Pulled", format!("pulled image {reference}"));
+                Ok(image)
+            }
+            (Some(Ok(image)), Some(_)) => Ok(image),
+            (Some(Err(error @ Error::Reference { .. })), _) => Err(refuse("InvalidImageName", chain(&error))),
+            (Some(Err(error)), None) => Err(refuse("ErrImagePull", chain(&error))),
+            (Some(Err(error)), Some(here)) => {
+                self.event(EventType::Warning, "PullFailed", format!("using image {reference} as it is: {}", chain(&error)));
+                Ok(here)
+            }
+            (None, here) => {
+                let message = format!("using image {reference} as it is: the registry does not answer");
+                self.event(EventType::Warning, "PullFailed", message.clone());
+                here.ok_or_else(|| refuse("ErrImagePull", message))
+            }
+        }
+    }
+
+    fn event(&self, kind: EventType, reason: &'static str, message: String) {
+        let about = Reference::to(&self.pod.object).container(&self.container.name);
+        self.ctx.events.record(about, kind, reason, message);
     }
 
     async fn start(&self, id: &str, image: &Image, root: &Path) -> Result<Launched, NotLaunched> {
