@@ -13,6 +13,8 @@ pub mod http;
 pub mod image;
 pub mod mosquitto;
 pub mod ports;
+pub mod proxy;
+pub mod receiver;
 pub mod registry;
 pub mod run;
 pub mod source;
