@@ -12,6 +12,7 @@ pub mod http;
 pub mod image;
 pub mod mosquitto;
 pub mod ports;
+pub mod producer;
 pub mod registry;
 pub mod run;
 pub mod source;
