@@ -15,6 +15,7 @@ pub mod mosquitto;
 pub mod ports;
 pub mod proxy;
 pub mod receiver;
+pub mod producer;
 pub mod registry;
 pub mod run;
 pub mod source;
