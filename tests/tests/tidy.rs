@@ -51,7 +51,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rumqttc", &["runtime/src/cloud/"]),
     ("rumqttd", &["runtime/src/bus/"]),
     ("rustls", &["runtime/src/cloud/", "runtime/src/images/", "runtime/src/tls"]),
-    ("rustls-pki-types", &["runtime/src/cloud/", "runtime/src/tls"]),
+    ("rustls-pki-types", &["runtime/src/cloud/", "runtime/src/images/", "runtime/src/tls"]),
     ("ruzstd", &["runtime/src/images/"]),
     ("saphyr-parser", &["runtime/model/src/", "runtime/src/manifest"]),
     ("seccompiler", &["runtime/src/engine/"]),
