@@ -9,7 +9,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use edge_tests::image::Image;
+use edge_tests::filesystem::Image;
 use edge_tests::producer::{self, Acknowledged, Producer};
 
 /// The file has to grow all the time: in one that does not, even what is not durable often survives.
