@@ -425,6 +425,26 @@ async fn another_transactions_answer_is_never_taken() {
     }
 }
 
+/// A device that closes the connection after every answer is a nuisance, not a fault.
+#[tokio::test]
+async fn a_device_that_closes_when_idle_is_never_offline() {
+    let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let (port, _guard) = hostile(move |_, transaction| {
+        // No answer to every second request: it closes instead.
+        if count.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 2 == 1 {
+            return Vec::new();
+        }
+        [&[transaction[0], transaction[1], 0, 0], [0, 5, 1, 3, 2, 0, 5].as_slice()].concat()
+    })
+    .await;
+    let one = [("p", "INT", json!({"register": "HoldingRegister"}))];
+    let mut mapper = Mapper::start(vec![config("d", json!({"port": port}), &one)]);
+    for _ in 0..10 {
+        let batch = mapper.batch("a value", |_| true).await;
+        assert_eq!((batch.link, batch.samples[0].value.clone()), (Link::Online, Some(Value::Int(5))));
+    }
+}
+
 /// Any bytes at all: no panic, no lie beyond what the bytes can honestly claim, and a command still gets an answer.
 #[test]
 fn any_bytes_are_survived() {
