@@ -20,3 +20,5 @@ pub mod registry;
 pub mod run;
 pub mod source;
 pub mod wait;
+pub mod libmodbus;
+pub mod pymodbus;
