@@ -5,16 +5,19 @@
 //! ([`wait::until`]), ports are reserved across processes ([`ports::free`]), so that tests can run in parallel and again.
 
 pub mod aarch64;
-pub mod bin;
 pub mod binary;
 pub mod cleanup;
 pub mod daemon;
 pub mod field;
+pub mod filesystem;
 pub mod http;
 pub mod image;
+pub mod libmodbus;
 pub mod mosquitto;
 pub mod ports;
+pub mod producer;
 pub mod proxy;
+pub mod pymodbus;
 pub mod receiver;
 pub mod registry;
 pub mod run;
