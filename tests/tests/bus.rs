@@ -275,6 +275,33 @@ async fn uploads_are_acknowledged_once_they_are_queued() {
     node.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_the_queue_refuses_is_not_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let queue = Queue::open(folder.path(), edge_runtime::queue::Settings::default()).unwrap().0;
+    let bus = Bus::new(&Settings { listen: "127.0.0.1:0".parse().unwrap(), ..Settings::default() });
+    let listener = Listener::bind(&bus, Some(queue.clone())).await.unwrap();
+    let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
+    let task = tokio::spawn(listener.run(stop.clone()));
+    let upload = b"\x32\x1b\0\x15$hw/events/upload/abc\0\x07yz";
+    let mut client = raw(address, &connect_v4(0)).await;
+    client.write_all(upload).await.unwrap();
+    assert_eq!(read(&mut client, 4).await, [0x40, 2, 0, 7]);
+    assert_eq!(queue.stats().streams.get(Stream::Data).queued, 1, "it is on disk when it is acknowledged");
+    queue.close().await;
+    client.write_all(upload).await.unwrap();
+    assert!(read_to_end(&mut client).await.is_empty(), "3.1.1 cannot say no but by closing");
+    let mut five = TcpStream::connect(address).await.unwrap();
+    five.write_all(b"\x10\x0e\0\x04MQTT\x05\x02\0\0\0\0\x015").await.unwrap();
+    let head = read(&mut five, 2).await;
+    read(&mut five, head[1].into()).await;
+    five.write_all(b"\x32\x1c\0\x15$hw/events/upload/abc\0\x07\0yz").await.unwrap();
+    assert_eq!(read(&mut five, 5).await, [0x40, 3, 0, 7, 0x97]);
+    assert_eq!(bus.stats().uploads_refused_total, 2);
+    stop.cancel();
+    task.await.unwrap();
+}
+
 /// FACTS: in stock rumqttd two such CONNECTs refuse every later client for good.
 #[tokio::test(flavor = "multi_thread")]
 async fn client_identifiers_with_wildcards_lock_nobody_out() {
