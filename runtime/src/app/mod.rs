@@ -1,73 +1,31 @@
 //! The wiring: every part of the node is made and joined here, read top to bottom in data-flow order.
 
-use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
+mod daemon;
+mod open;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
+
+pub use daemon::{main, runtime};
+pub use open::StartError;
 
 use crate::api::{self, Api, Backends};
-use crate::backends::{FieldProperties, StoredImages};
+use crate::backends::{FieldProperties, PodLogs, StoredImages};
 use crate::bus::{self, Bus};
+use crate::cloud::{self, Link};
 use crate::config::Config;
-use crate::disk::{DiskError, Opened};
-use crate::exit::Exit;
+use crate::engine::logs::Logs;
+use crate::engine::pods;
 use crate::images::ImageStore;
 use crate::liveness::{self, Probe};
-use crate::queue::{self, Queue};
-use crate::store::{self, Store};
-use crate::supervisor::{Supervisor, Unit, Units, chain};
-use crate::telemetry::log::{self, Levels};
+use crate::queue::Queue;
+use crate::store::Store;
+use crate::supervisor::{Supervisor, Unit, Units};
 use crate::telemetry::notify::Notify;
 use crate::{events, field, node, seen};
-
-/// Reactor threads. The work is small and mostly waiting; each thread costs memory that never comes back.
-const WORKERS: usize = 2;
-/// Threads for calls that block (files, image layers).
-const BLOCKING: usize = 8;
-/// The stack of each, in bytes: address space, of which only what is touched costs memory.
-const STACK: usize = 1 << 20;
-/// How long the start may take before systemd is told that it is up, well or not: what does not work is seen in `status`.
-const SETTLE: Duration = Duration::from_secs(20);
-
-/// Why the node cannot start at all.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A folder of its own cannot be made.
-    #[error("cannot use {path}")]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The API's socket, which is also the lock that keeps a second runtime away.
-    #[error(transparent)]
-    Api(#[from] api::Error),
-    /// The objectss.
-    #[error("the object store does not open")]
-    Store(#[from] store::OpenError),
-    /// The queue.
-    #[error("the queue does not open")]
-    Queue(#[from] queue::OpenError),
-    /// A thread ended in a panic.
-    #[error("a thread of the start failed")]
-    Thread(#[from] tokio::task::JoinError),
-}
-
-impl StartError {
-    fn exit(&self) -> Exit {
-        match self {
-            StartError::Api(api::Error::Running(_)) => Exit::Busy,
-            StartError::Store(store::OpenError::Disk(DiskError::InUse { .. }))
-            | StartError::Queue(queue::OpenError::Disk(DiskError::InUse { .. })) => Exit::Busy,
-            _ => Exit::Fatal,
-        }
-    }
-}
 
 /// A node that runs.
 pub struct Node {
@@ -75,16 +33,22 @@ pub struct Node {
     pub store: Store,
     /// Its event bus.
     pub bus: Bus,
+    /// Where the bus listens, once it does.
+    pub bus_address: Arc<OnceLock<SocketAddr>>,
     /// Its way to the cloud.
     pub queue: Queue,
+    /// The link to the cloud.
+    pub link: Link,
     /// What is seen of its units.
     pub units: Units,
     /// Reads and writes devices.
     pub commands: field::Commands,
-    /// Records events.
-    pub recorder: events::Recorder,
     /// Its images, when it can keep some.
     pub images: Option<ImageStore>,
+    /// Why containers cannot be run here; nothing when they can.
+    pub containers: Result<(), String>,
+    /// The logs of its containers.
+    pub logs: Logs,
     supervisor: Supervisor,
     deadline: Duration,
 }
@@ -96,36 +60,28 @@ impl Node {
     /// [`StartError`], for what no later attempt of a unit could heal.
     pub async fn start(config: Config) -> Result<Node, StartError> {
         let config = Arc::new(config);
-        for path in [&config.paths.state, &config.paths.run] {
-            std::fs::create_dir_all(path).map_err(|source| StartError::Folder { path: path.clone(), source })?;
-        }
+        open::folders(&config)?;
         let socket = Arc::new(api::Socket::bind(&config.api)?);
-
-        // What is wanted, and the way of what happens.
-        let (store_dir, store_settings) = (config.paths.state.join("store"), config.store.clone());
-        let (store, report) = tokio::task::spawn_blocking(move || Store::open(&store_dir, store_settings)).await??;
-        say(&report);
+        let (store, queue) = open::disk(&config).await?;
         let bus = Bus::new(&config.bus);
-        let (queue_dir, queue_settings) = (config.paths.state.join("queue"), config.queue.clone());
-        let (queue, found) = tokio::task::spawn_blocking(move || Queue::open(&queue_dir, queue_settings)).await??;
-        say_queue(&found);
-        let images = match ImageStore::open(config.paths.state.join("images"), config.images.clone()).await {
-            Ok(images) => Some(images),
-            Err(error) => {
-                tracing::error!("no images and so no pods: {}", chain(&error));
-                None
-            }
-        };
+        let open::Engine { containers, images, conditions } = open::engine(&config).await;
 
         let mut supervisor = Supervisor::new();
         let units = supervisor.units();
 
-        // The event bus.
+        // The event bus: other parts speak on it from the start, clients as soon as the port is ours.
+        let bus_address = Arc::new(OnceLock::new());
         supervisor.start(Unit::new("bus", {
-            let (bus, queue) = (bus.clone(), queue.clone());
+            let (bus, queue, address) = (bus.clone(), queue.clone(), Arc::clone(&bus_address));
             move |context| {
-                let (bus, queue) = (bus.clone(), queue.clone());
-                async move { Ok(bus::listener::run(&bus, Some(queue), |_| context.ready(), context.stop.clone()).await?) }
+                let (bus, queue, address) = (bus.clone(), queue.clone(), Arc::clone(&address));
+                async move {
+                    let ready = |bound| {
+                        let _ = address.set(bound);
+                        context.ready();
+                    };
+                    Ok(bus::listener::run(&bus, Some(queue), ready, context.stop.clone()).await?)
+                }
             }
         }));
 
@@ -133,7 +89,7 @@ impl Node {
         let (recorder, inbox) = events::channel("edge-runtime");
         supervisor.start(Unit::new("events", {
             let (config, store, bus) = (Arc::clone(&config), store.clone(), bus.clone());
-            let inbox = Arc::new(tokio::sync::Mutex::new(inbox));
+            let inbox = Arc::new(Mutex::new(inbox));
             move |context| {
                 let (config, store, bus, inbox) = (Arc::clone(&config), store.clone(), bus.clone(), Arc::clone(&inbox));
                 async move {
@@ -160,26 +116,66 @@ impl Node {
             }
         }));
 
+        // Pods: from objects to containers. What runs goes on when we stop, and is taken over when we start.
+        let logs = Logs::new(open::pod_settings(&config).log_dir, store.clone());
+        let possible = containers.as_ref().map(|_| ()).map_err(Clone::clone);
+        if let (Ok(containers), Some(images)) = (containers, images.clone()) {
+            let (settings, recorder) = (open::pod_settings(&config), recorder.clone());
+            let pods = pods::Context::new(settings, store.clone(), bus.clone(), containers, images, recorder);
+            supervisor.start(Unit::new("pods", move |context| {
+                let pods = Arc::clone(&pods);
+                async move {
+                    context.ready();
+                    Ok(pods::run(pods, context.stop).await?)
+                }
+            }));
+        }
+
         // The node as an object.
         supervisor.start(Unit::new("node", {
             let (config, store, units) = (Arc::clone(&config), store.clone(), units.clone());
             move |context| {
                 let (config, store, units) = (Arc::clone(&config), store.clone(), units.clone());
+                let conditions = conditions.clone();
                 async move {
                     let (board, state) = (&config.board, &config.paths.state);
-                    node::run(&config.node, board, state, &[], &units, &store, context).await
+                    node::run(&config.node, board, state, &conditions, &units, &store, context).await
+                }
+            }
+        }));
+
+        // The cloud: what waits in the queue goes up, commands come down.
+        let link = Link::default();
+        let properties: Arc<dyn api::backend::Properties> = Arc::new(FieldProperties(commands.clone()));
+        supervisor.start(Unit::new("cloud", {
+            let (config, link, properties) = (Arc::clone(&config), link.clone(), Arc::clone(&properties));
+            let (store, bus, queue) = (store.clone(), bus.clone(), queue.clone());
+            move |context| {
+                let (config, link) = (Arc::clone(&config), link.clone());
+                let parts = cloud::Parts {
+                    queue: queue.clone(),
+                    bus: bus.clone(),
+                    store: store.clone(),
+                    properties: Some(Arc::clone(&properties)),
+                    ledger: config.paths.state.join("cloud").join("commands.jsonl"),
+                };
+                async move {
+                    let ready = || context.ready();
+                    Ok(cloud::run(config.cloud.clone(), parts, &link, ready, context.stop.clone()).await?)
                 }
             }
         }));
 
         // Doors: the socket, and figures on loopback.
-        let properties = FieldProperties(commands.clone());
-        let behind = Backends {
-            properties: Some(Arc::new(properties)),
-            images: images.clone().map(|i| Arc::new(StoredImages(i)) as Arc<dyn api::backend::Images>),
-            ..seen::backends(&units, &bus, &queue)
-        };
-        let api = Api::new(store.clone(), behind);
+        let api = Api::new(
+            store.clone(),
+            Backends {
+                properties: Some(properties),
+                logs: possible.is_ok().then(|| Arc::new(PodLogs(logs.clone())) as Arc<dyn api::backend::Logs>),
+                images: images.clone().map(|i| Arc::new(StoredImages(i)) as Arc<dyn api::backend::Images>),
+                ..seen::backends(&units, &bus, &queue, &link)
+            },
+        );
         supervisor.start(Unit::new("api", {
             let (api, socket) = (api.clone(), Arc::clone(&socket));
             move |context| {
@@ -192,19 +188,15 @@ impl Node {
             }
         }));
         supervisor.start(Unit::new("metrics", {
-            let (api, settings) = (api.clone(), config.api.clone());
+            let settings = config.api.clone();
             move |context| {
                 let (api, settings) = (api.clone(), settings.clone());
                 async move {
-                    match api::MetricsListener::bind(&settings).await? {
-                        Some(listener) => {
-                            context.ready();
-                            listener.serve(&api, context.stop.clone()).await;
-                        }
-                        None => {
-                            context.ready();
-                            context.stop.cancelled().await;
-                        }
+                    let listener = api::MetricsListener::bind(&settings).await?;
+                    context.ready();
+                    match listener {
+                        Some(listener) => listener.serve(&api, context.stop.clone()).await,
+                        None => context.stop.cancelled().await,
                     }
                     Ok(())
                 }
@@ -223,16 +215,20 @@ impl Node {
                 liveness::run(&probes, &silent, &notify, hardware.as_ref(), context).await
             }
         }));
+        let (deadline, containers) = (config.shutdown_deadline, possible);
         Ok(Node {
             store,
             bus,
+            bus_address,
             queue,
+            link,
             units,
             commands,
-            recorder,
             images,
+            containers,
+            logs,
             supervisor,
-            deadline: config.shutdown_deadline,
+            deadline,
         })
     }
 
@@ -242,128 +238,5 @@ impl Node {
         self.queue.close().await;
         self.store.close().await;
         late
-    }
-}
-
-/// Says what the disk had for us.
-fn say(report: &store::Report) {
-    match &report.opened {
-        Opened::New | Opened::Existing => {
-            tracing::info!(objects = report.objects, restored = report.restored, "objects loaded");
-        }
-        Opened::SetAside { to, why, .. } => {
-            tracing::error!(to = %to.display(), restored = report.restored, "the store was damaged and is set aside: {why}");
-        }
-    }
-}
-
-fn say_queue(report: &queue::Report) {
-    if let Opened::SetAside { to, why, .. } = &report.opened {
-        tracing::error!(to = %to.display(), "the queue was damaged and is set aside with all in it: {why}");
-    }
-    let waiting: u64 = report.queued.iter().map(|(_, n)| *n).sum();
-    tracing::info!(waiting, "queue opened");
-}
-
-/// Runs the daemon until it is told to stop.
-pub fn main(config: Config) -> Exit {
-    match Levels::parse(&config.log_level) {
-        Ok(levels) => log::start(levels, &config.log_format),
-        Err(message) => {
-            crate::command::complain(&message);
-            return Exit::Config;
-        }
-    }
-    match runtime() {
-        Ok(runtime) => {
-            let exit = runtime.block_on(daemon(config));
-            // A thread in a call that blocks must not hold up the end.
-            runtime.shutdown_background();
-            exit
-        }
-        Err(error) => {
-            crate::command::complain(&format!("cannot start its threads: {error}"));
-            Exit::Fatal
-        }
-    }
-}
-
-/// The reactor of the daemon.
-///
-/// # Errors
-/// No threads can be had.
-pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .max_blocking_threads(BLOCKING)
-        .thread_stack_size(STACK)
-        .thread_keep_alive(Duration::from_secs(2))
-        .enable_all()
-        .build()
-}
-
-async fn daemon(config: Config) -> Exit {
-    let notify = Notify::from_environment();
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
-        crate::command::complain("cannot listen to signals");
-        return Exit::Fatal;
-    };
-    let (name, board) = (config.node.clone(), config.board.name.clone());
-    let node = match Node::start(config).await {
-        Ok(node) => node,
-        Err(error) => {
-            tracing::error!("cannot start: {}", chain(&error));
-            notify.status(&format!("cannot start: {}", chain(&error)));
-            return error.exit();
-        }
-    };
-    let settled = tokio::select! {
-        () = settle(&node.units) => true,
-        () = tokio::time::sleep(SETTLE) => true,
-        () = either(&mut terminate, &mut interrupt) => false,
-    };
-    if settled {
-        // What was needed to start is not needed any more.
-        crate::sys::trim_memory();
-        notify.ready();
-        tracing::info!(node = name, board, "ready");
-        let mut changes = node.units.changes();
-        loop {
-            notify.status(&seen::line(&node.units));
-            tokio::select! {
-                () = either(&mut terminate, &mut interrupt) => break,
-                Ok(()) = changes.changed() => {}
-            }
-        }
-    }
-    notify.stopping();
-    tracing::info!("stopping; running containers are left alone");
-    tokio::select! {
-        late = node.stop() => {
-            if !late.is_empty() {
-                tracing::error!(?late, "did not stop in time");
-            }
-            tracing::info!("stopped");
-            Exit::Clean
-        }
-        () = either(&mut terminate, &mut interrupt) => {
-            tracing::warn!("a second signal: ending at once");
-            Exit::Forced
-        }
-    }
-}
-
-async fn settle(units: &Units) {
-    let mut changes = units.changes();
-    while !units.settled() {
-        let _ = changes.changed().await;
-    }
-}
-
-async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
     }
 }
