@@ -10,7 +10,7 @@ use edge_runtime::engine::shim::protocol::{Exit, Phase, STATE, read_file};
 use edge_runtime::engine::spec::ContainerSpec;
 
 /// How long a condition may take on a machine busy with other tests.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A place of its own for one test.
 pub struct Bench {
