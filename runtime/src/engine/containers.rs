@@ -100,6 +100,12 @@ pub(crate) struct Inner {
     boot: String,
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.layout.leave();
+    }
+}
+
 /// Whether containers can be run here.
 ///
 /// # Errors
@@ -230,10 +236,9 @@ impl Inner {
         let drop_late = seccomp == Seccomp::Default && !wanted.no_new_privileges;
         spec::set_capabilities(&mut spec, if drop_late { &held } else { &capabilities }).map_err(EngineError::Spec)?;
 
-        if !wanted.privileged {
-            if let Some(paths) = spec.linux_mut().as_mut().and_then(|linux| linux.readonly_paths_mut().as_mut()) {
-                paths.extend(self.layout.inner_mounts().iter().map(|path| path.display().to_string()));
-            }
+        let readonly = spec.linux_mut().as_mut().and_then(|linux| linux.readonly_paths_mut().as_mut());
+        if let Some(paths) = readonly.filter(|_| !wanted.privileged) {
+            paths.extend(self.layout.inner_mounts().iter().map(|path| path.display().to_string()));
         }
         let rules = device_rules(&wanted);
         let devices = self.layout.unified_dir(&request.id).filter(|_| !wanted.privileged).map(|cgroup| Devices {

@@ -186,13 +186,13 @@ async fn a_shim_is_detached_and_small() {
     let session: i32 = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(3).unwrap().parse().unwrap();
     assert_eq!(session, shim, "a session of its own");
     assert_eq!(fs::read_dir(format!("/proc/{shim}/task")).unwrap().count(), 1, "one thread");
-    let private = |line: &&str| line.starts_with("Private_");
+    let private = |line: &&str| line.starts_with("Private_Dirty");
     let kib: u64 = read("smaps_rollup")
         .lines()
         .filter(private)
         .filter_map(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok())
         .sum();
-    assert!(kib <= 400, "{kib} KiB private; the release build has a fifth of this");
+    assert!(kib <= 400, "{kib} KiB private");
     handle.delete().await;
     until("the end of the shim", || !alive(shim)).await;
 }

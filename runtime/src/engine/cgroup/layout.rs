@@ -158,6 +158,15 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Removes the parent group, if nothing is in it any more.
+    pub fn leave(&self) {
+        for hierarchy in &self.hierarchies {
+            let dir = join(&hierarchy.mount, &self.parent);
+            let _ = fs::remove_dir(dir.join(SHIMS));
+            let _ = fs::remove_dir(dir);
+        }
+    }
+
     /// The path of a container's group, for the OCI specification.
     pub fn path(&self, id: &str) -> String {
         format!("{}/{id}", self.parent)
