@@ -116,8 +116,19 @@ impl<R: Read> Read for Hashing<R> {
 }
 
 /// Digests what is fed to it piece by piece.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct Hasher(Sha256);
+
+impl io::Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 impl Hasher {
     pub(super) fn update(&mut self, bytes: &[u8]) {

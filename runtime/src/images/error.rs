@@ -114,6 +114,32 @@ pub enum Error {
     /// An archive that does not say what its image is called, and nobody else did.
     #[error("archive names no image: give a reference")]
     Unnamed,
+    /// The registry could not be reached, broke off, or answered something else than it should.
+    #[error("registry {registry} failed")]
+    Registry {
+        /// Which.
+        registry: String,
+        /// Whether that may pass.
+        retry: bool,
+        /// Its answer, or what the network said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The registry wants to know who is asking, or does not let them.
+    #[error("registry {registry} does not allow it: credentials are missing, wrong, or not for this image")]
+    Unauthorized {
+        /// Which.
+        registry: String,
+    },
+    /// The registry does not have it.
+    #[error("registry {registry} does not have the image")]
+    Unknown {
+        /// Which.
+        registry: String,
+    },
+    /// The layers as they came were not kept.
+    #[error("image {0} cannot be exported: its layers were not kept (keep_layer_blobs)")]
+    NotKept(Digest),
     /// A root file system could not be mounted.
     #[error("cannot mount the root file system of {container}{}", if hint.is_empty() { "" } else { hint })]
     Mount {
@@ -134,7 +160,13 @@ impl Error {
     /// Whether the same call may succeed later without anybody changing something: the network or the disk may recover,
     /// a wrong digest or a malformed image will not.
     pub fn can_retry(&self) -> bool {
-        matches!(self, Error::Disk { .. } | Error::NoSpace { .. } | Error::Locked(_) | Error::Broken(_))
+        match self {
+            Error::Registry { retry, .. } => *retry,
+            // A tag may be pushed, or rights be given, later.
+            Error::Unknown { .. } | Error::Unauthorized { .. } => true,
+            Error::Disk { .. } | Error::NoSpace { .. } | Error::Locked(_) | Error::Broken(_) => true,
+            _ => false,
+        }
     }
 
     /// For `map_err`: the disk refused an action on a path.

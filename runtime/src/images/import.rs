@@ -12,8 +12,10 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::decode::Decoder;
+use super::digest::Hashing;
 use super::manifest::{
-    ConfigFile, Descriptor, Document, MAX_DOCUMENT, MEDIA_CONFIG, MEDIA_LAYER, Manifest, Parsed, choose,
+    ConfigFile, Descriptor, Document, MAX_DOCUMENT, MEDIA_CONFIG, MEDIA_LAYER, MEDIA_LAYER_GZIP, Manifest, Parsed,
+    choose,
 };
 use super::tarball::{Kind, Reader};
 use super::unpack::Blob;
@@ -61,9 +63,9 @@ fn import(
         }
     };
     let found = if files.has("index.json") {
-        from_layout(inner, &files)?
+        from_layout(&files)?
     } else if files.has("manifest.json") {
-        from_docker(inner, &files)?
+        from_docker(&files)?
     } else {
         return Err(Error::invalid("archive", "has neither an OCI index.json nor a Docker manifest.json"));
     };
@@ -76,9 +78,7 @@ fn import(
             Some(reference) => vec![reference.clone()],
             None => names(&found.names, stem.as_deref())?,
         };
-        let digest = install(inner, found, cancel)?;
-        inner.name(&digest, &references)?;
-        images.push(digest);
+        images.push(install(inner, found, &references, cancel)?);
     }
     images.iter().map(|digest| inner.image(digest)).collect()
 }
@@ -103,17 +103,22 @@ fn names(said: &[String], stem: Option<&str>) -> Result<Vec<Reference>, Error> {
 }
 
 /// An image found in an archive.
-struct Found {
-    names: Vec<String>,
-    manifest: Vec<u8>,
-    parsed: Manifest,
-    config: Vec<u8>,
+pub(super) struct Found {
+    pub(super) names: Vec<String>,
+    pub(super) manifest: Vec<u8>,
+    pub(super) parsed: Manifest,
+    pub(super) config: Vec<u8>,
     /// The layers, bottom first, and their digests where the archive says them.
-    layers: Vec<(Blob, Option<Digest>)>,
+    pub(super) layers: Vec<(Blob, Option<Digest>)>,
 }
 
-/// Puts an image into the store: layers first, documents after them; the name comes last, from the caller.
-fn install(inner: &Inner, found: Found, cancel: &CancellationToken) -> Result<Digest, Error> {
+/// Puts an image into the store: layers first, documents after them, its names last.
+pub(super) fn install(
+    inner: &Inner,
+    found: Found,
+    names: &[Reference],
+    cancel: &CancellationToken,
+) -> Result<Digest, Error> {
     let config = ConfigFile::parse(&found.config, "image configuration")?;
     layers::check(inner, &found.parsed, &config)?;
     let chains = layers::chains(config.diff_ids());
@@ -125,10 +130,12 @@ fn install(inner: &Inner, found: Found, cancel: &CancellationToken) -> Result<Di
         used += inner.add_layer(|| Ok(blob), digest, *diff_id, below, used, cancel)?;
     }
     inner.put_document(&found.config)?;
-    inner.put_document(&found.manifest)
+    let digest = inner.put_document(&found.manifest)?;
+    inner.name(&digest, names)?;
+    Ok(digest)
 }
 
-fn from_layout(inner: &Inner, files: &Files) -> Result<Vec<Found>, Error> {
+fn from_layout(files: &Files) -> Result<Vec<Found>, Error> {
     let Parsed::Index(entries) = Document::parse(&files.small("index.json")?, "index.json")? else {
         return Err(Error::invalid("index.json", "is not an index"));
     };
@@ -144,7 +151,7 @@ fn from_layout(inner: &Inner, files: &Files) -> Result<Vec<Found>, Error> {
     }
     let mut found: Vec<Found> = Vec::new();
     for (name, group) in groups {
-        let image = layout_image(inner, files, choose(&group)?, 0)?;
+        let image = layout_image(files, choose(&group)?, 0)?;
         match found.iter_mut().find(|f| f.manifest == image.manifest) {
             Some(same) => same.names.extend(name),
             None => found.push(Found { names: name.into_iter().collect(), ..image }),
@@ -153,12 +160,12 @@ fn from_layout(inner: &Inner, files: &Files) -> Result<Vec<Found>, Error> {
     if found.is_empty() { Err(Error::invalid("index.json", "lists no image")) } else { Ok(found) }
 }
 
-fn layout_image(inner: &Inner, files: &Files, descriptor: &Descriptor, depth: u32) -> Result<Found, Error> {
+fn layout_image(files: &Files, descriptor: &Descriptor, depth: u32) -> Result<Found, Error> {
     let bytes = files.document(&descriptor.digest)?;
     match Document::parse(&bytes, &format!("manifest {}", descriptor.digest))? {
         // An index in an index in an index: somebody is playing.
         Parsed::Index(_) if depth > 2 => Err(Error::invalid("index.json", "is nested too deep")),
-        Parsed::Index(entries) => layout_image(inner, files, choose(&entries)?, depth + 1),
+        Parsed::Index(entries) => layout_image(files, choose(&entries)?, depth + 1),
         Parsed::Manifest(parsed) => {
             let config = files.document(&parsed.config.digest)?;
             let layer = |l: &Descriptor| Ok((files.blob(&l.digest)?, Some(l.digest)));
@@ -179,7 +186,7 @@ struct DockerImage {
     layers: Option<Vec<String>>,
 }
 
-fn from_docker(inner: &Inner, files: &Files) -> Result<Vec<Found>, Error> {
+fn from_docker(files: &Files) -> Result<Vec<Found>, Error> {
     let json = |source| Error::Json { what: "manifest.json".to_owned(), source };
     let images: Vec<DockerImage> = serde_json::from_slice(&files.small("manifest.json")?).map_err(json)?;
     let mut found = Vec::new();
@@ -192,20 +199,34 @@ fn from_docker(inner: &Inner, files: &Files) -> Result<Vec<Found>, Error> {
         }
         let diff_ids = ConfigFile::parse(&config, "image configuration")?.diff_ids().to_vec();
         let paths = image.layers.unwrap_or_default();
-        let layers = paths.iter().map(|p| Ok((files.find(p)?, None))).collect::<Result<Vec<_>, Error>>()?;
-        // Docker's archives have no manifest: ours names the layers as they are inside, uncompressed.
-        let sizes = layers.iter().map(|(blob, _)| blob.length);
-        let descriptors = diff_ids.iter().zip(sizes).map(|(d, size)| Descriptor::new(MEDIA_LAYER, *d, size));
+        // Docker's archives have no manifest: ours names the layers as they are inside.
+        let mut layers = Vec::new();
+        let mut descriptors = Vec::new();
+        for (path, diff_id) in paths.iter().zip(&diff_ids) {
+            let blob = files.find(path)?;
+            let digest = layer_digest(&blob, diff_id)?;
+            let media_type = if digest == *diff_id { MEDIA_LAYER } else { MEDIA_LAYER_GZIP };
+            descriptors.push(Descriptor::new(media_type, digest, blob.length));
+            layers.push((blob, Some(digest)));
+        }
         let config_descriptor = Descriptor::new(MEDIA_CONFIG, Digest::of(&config), config.len() as u64);
-        let parsed = Manifest { config: config_descriptor, layers: descriptors.collect() };
-        if parsed.layers.len() != layers.len() {
+        let parsed = Manifest { config: config_descriptor, layers: descriptors };
+        if paths.len() != diff_ids.len() {
             return Err(Error::invalid("manifest.json", "lists more or fewer layers than the image's configuration"));
         }
         let manifest = Document::manifest(parsed.config.clone(), parsed.layers.clone()).to_bytes()?;
         found.push(Found { names: image.repo_tags.unwrap_or_default(), manifest, parsed, config, layers });
     }
-    let _ = inner;
     if found.is_empty() { Err(Error::invalid("manifest.json", "lists no image")) } else { Ok(found) }
+}
+
+/// The digest of a layer as it lies in the archive: the configuration has it, unless the layer is compressed (kaniko).
+fn layer_digest(blob: &Blob, diff_id: &Digest) -> Result<Digest, Error> {
+    let damaged = |source| Error::Damaged { what: format!("layer {diff_id}"), source };
+    if Decoder::new(blob.open()?).map_err(damaged)?.is_plain() {
+        return Ok(*diff_id);
+    }
+    Hashing::new(blob.open()?).finish().map(|(digest, _)| digest).map_err(damaged)
 }
 
 /// The files of an archive or folder, by name.

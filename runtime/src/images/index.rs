@@ -11,7 +11,7 @@ use super::{Digest, Error, disk};
 const MAX_INDEX: u64 = 16 << 20;
 
 /// The file: reference → what it means.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Index {
     /// The format of this file; 1.
     version: u32,

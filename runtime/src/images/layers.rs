@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio_util::sync::CancellationToken;
 
+use super::digest::Hashing;
 use super::manifest::{ConfigFile, Manifest};
 use super::unpack::{self, Blob, Job};
 use super::{Digest, Error, Inner, disk, layer_files};
@@ -116,13 +117,21 @@ impl Inner {
         let chain = Digest::chain(below.last(), &diff_id);
         let lock = self.locks.get(&format!("layer {chain}"));
         let _only_one = lock.blocking_lock();
+        let keep = digest.filter(|d| self.settings.keep_layer_blobs && !self.blob_path(d).exists());
+        if let (Some(size), None) = (self.layer_size(&chain), keep) {
+            return Ok(size);
+        }
+        let blob = blob()?;
+        if let Some(digest) = keep {
+            self.keep_blob(&blob, &digest)?;
+        }
         if let Some(size) = self.layer_size(&chain) {
             return Ok(size);
         }
         let temp = disk::Temp(disk::temp_name(&self.temp()));
         disk::private_dir(&temp.0)?;
         let job = Job {
-            blob: blob()?,
+            blob,
             digest,
             diff_id,
             lowers: below.iter().map(|c| layer_files(&self.layer_path(c))).collect(),
@@ -143,5 +152,22 @@ impl Inner {
         fs::rename(&temp.0, &path).map_err(Error::disk("create", &path))?;
         disk::sync_dir(&self.dir.join("layers"))?;
         Ok(size)
+    }
+
+    /// Keeps a layer as it came, for export.
+    fn keep_blob(&self, blob: &Blob, digest: &Digest) -> Result<(), Error> {
+        let temp = disk::Temp(disk::temp_name(&self.temp()));
+        disk::check_space(&self.dir, blob.length, self.settings.reserve_bytes)?;
+        let mut file = File::create(&temp.0).map_err(|e| disk::full_or(e, "create", &temp.0, blob.length))?;
+        let mut source = Hashing::new(blob.open()?);
+        let written = std::io::copy(&mut source, &mut file).and_then(|_| file.sync_all());
+        written.map_err(|e| disk::full_or(e, "write", &temp.0, blob.length))?;
+        let (found, _) = source.finish().map_err(Error::disk("read", &blob.path))?;
+        if found != *digest {
+            return Err(Error::Digest { what: "layer".to_owned(), expected: *digest, found });
+        }
+        let path = self.blob_path(digest);
+        fs::rename(&temp.0, &path).map_err(Error::disk("create", &path))?;
+        disk::sync_dir(&self.dir.join("blobs/sha256"))
     }
 }

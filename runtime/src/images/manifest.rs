@@ -11,6 +11,7 @@ pub(super) const MAX_DOCUMENT: u64 = 4 << 20;
 pub(super) const MEDIA_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(super) const MEDIA_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub(super) const MEDIA_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+pub(super) const MEDIA_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 pub(super) const MEDIA_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// A pointer to a blob.
@@ -218,7 +219,8 @@ impl ConfigFile {
         let (here, variant) = (Platform::native(), config.variant.clone());
         let image = Platform { architecture: config.architecture.clone(), os: config.os.clone(), variant };
         // Hand-made images often say nothing.
-        if !(image.architecture.is_empty() && image.os.is_empty()) && !image.runs_on(&here) {
+        let says_nothing = image.architecture.is_empty() && image.os.is_empty();
+        if !says_nothing && !image.runs_on(&here) {
             return Err(Error::Platform { wanted: here.show(), found: image.show() });
         }
         Ok(config)

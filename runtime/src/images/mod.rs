@@ -12,33 +12,50 @@
 //!
 //! The compressed layers are not kept once they are unpacked (unless asked for): flash is dear.
 
+mod attributes;
+mod build;
+mod credentials;
 mod decode;
 mod digest;
 mod disk;
+mod download;
 mod error;
+mod gc;
 mod import;
 mod index;
 mod layers;
 mod manifest;
 mod overlay;
+mod pull;
 mod reference;
+mod registry;
 mod roots;
 mod settings;
 mod tarball;
 mod tree;
 mod unpack;
+mod walk;
+
+#[cfg(test)]
+mod tests;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
+pub use build::BuildFile;
+pub use credentials::Credentials;
 pub use digest::Digest;
 pub use error::Error;
+pub use gc::{Collected, Usage};
 pub use import::Source;
 pub use manifest::ImageConfig;
+pub use pull::{Progress, PullEvent, PullOptions};
 pub use reference::{Reference, Version};
 pub use roots::{Prepared, RootFs, RootOptions};
-pub use settings::{Credentials, Settings};
+pub use settings::Settings;
+
+use tokio::sync::Semaphore;
 
 use index::{Index, Named};
 use manifest::{ConfigFile, Document, MAX_DOCUMENT, Manifest, Parsed};
@@ -72,6 +89,9 @@ struct Inner {
     index: Mutex<Index>,
     pins: layers::Pins,
     locks: layers::Locks,
+    downloads: Arc<Semaphore>,
+    /// Taken alone by garbage collection, shared by what makes something reachable (naming an image, recording a root).
+    collecting: RwLock<()>,
     /// Held while the store is open: two processes would empty each other's `tmp/`.
     _lock: File,
 }
@@ -185,12 +205,18 @@ impl Inner {
         }
         let index = Index::load(&dir.join("index.json"))?;
         let marks = overlay::marks();
-        let (pins, locks) = Default::default();
-        Ok(Inner { dir, settings, marks, index: Mutex::new(index), pins, locks, _lock: lock })
+        let downloads = Arc::new(Semaphore::new(settings.parallel_downloads.max(1)));
+        let (pins, locks, collecting) = Default::default();
+        Ok(Inner { dir, settings, marks, index: Mutex::new(index), pins, locks, downloads, collecting, _lock: lock })
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// While this lives nothing is collected.
+    fn not_collecting(&self) -> RwLockReadGuard<'_, ()> {
+        self.collecting.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn index_path(&self) -> PathBuf {
@@ -275,16 +301,35 @@ impl Inner {
 
     /// Makes references mean an image. Everything the image needs is on disk before.
     fn name(&self, digest: &Digest, references: &[Reference]) -> Result<(), Error> {
+        let _kept = self.not_collecting();
         let mut index = self.index();
         let mut changed = index.clone();
         for reference in references {
             let named = Named { digest: *digest, since_ms: crate::clock::now_ms() };
-            changed.images.insert(reference.to_string(), named);
+            let old = changed.images.insert(reference.to_string(), named);
+            // A pull that finds nothing new writes nothing to the flash.
+            if let Some(old) = old.filter(|o| o.digest == *digest) {
+                changed.images.insert(reference.to_string(), old);
+            }
+        }
+        if changed == *index {
+            return Ok(());
         }
         changed.save(&self.temp(), &self.index_path())?;
         *index = changed;
         Ok(())
     }
+}
+
+/// An error with its causes, for where only a text can go.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 fn verify(bytes: &[u8], expected: &Digest, what: &str) -> Result<(), Error> {

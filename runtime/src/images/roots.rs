@@ -110,7 +110,7 @@ impl Inner {
         let lock = self.locks.get(&format!("root {id}"));
         let _only_one = lock.blocking_lock();
         self.release_locked(id)?;
-        let _pinned = self.pins.pin(layers.clone());
+        let collecting = self.not_collecting();
         let paths: Vec<PathBuf> = layers.iter().map(|l| layer_files(&self.layer_path(l))).collect();
         if let Some((layer, _)) = layers.iter().zip(&paths).find(|(_, p)| !p.is_dir()) {
             return Err(Error::NotFound(format!("layer {layer}")));
@@ -123,6 +123,8 @@ impl Inner {
         // Not synced: after a power cut the mount is gone as well.
         let file = home.join("root.json");
         fs::write(&file, json).map_err(|e| disk::full_or(e, "write", &file, 0))?;
+        // From here on the record keeps the layers.
+        drop(collecting);
         match self.mount(id, &home, &paths, &options) {
             Ok(root) => Ok(root),
             Err(e) => {

@@ -1,9 +1,10 @@
 //! What an operator can choose about images.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use super::Credentials;
 
 /// Limits, time-outs and registries.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,20 +57,5 @@ impl Default for Settings {
             ca_files: Vec::new(),
             credentials: BTreeMap::new(),
         }
-    }
-}
-
-/// How to log in to a registry.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// The user name; empty when `password` is a bearer token.
-    pub username: String,
-    /// The password or token; never shown.
-    pub password: String,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
     }
 }

@@ -7,28 +7,21 @@
 //! A layer may put a file into a folder it does not mention (jib and bazel do). What that folder is then comes from the
 //! layers below: a folder there gives its owner, mode and attributes; a symbolic link there is followed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
-use rustix::fs::{self as fs, AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{self as fs, AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use super::attributes::{remove_at, times};
 use super::tarball::{Entry, Kind};
 
-/// Symbolic links followed in one path before it is taken for a loop: the kernel's number.
-const MAX_LINKS: usize = 40;
-/// Folders in folders: each takes a file descriptor while the path is walked.
-const MAX_DEPTH: usize = 256;
 /// How much is copied at a time.
-const CHUNK: usize = 64 << 10;
-/// Extended attributes that may be set from a layer. What belongs to the host's security modules or to overlayfs itself
-/// (a layer could point into others with it) is left out.
-const XATTRS: [&[u8]; 4] = [b"user.", b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default"];
-
+pub(super) const CHUNK: usize = 64 << 10;
 /// Which marks overlayfs wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Marks {
@@ -64,37 +57,37 @@ impl From<Errno> for Refused {
     }
 }
 
-fn rule<T>(text: &str) -> Result<T, Refused> {
+pub(super) fn rule<T>(text: &str) -> Result<T, Refused> {
     Err(Refused::Rule(text.to_owned()))
 }
 
 /// The tree being made, on top of others.
 pub(super) struct Tree {
-    root: OwnedFd,
+    pub(super) root: OwnedFd,
     /// The layers below, topmost first.
-    lowers: Vec<OwnedFd>,
-    marks: Marks,
+    pub(super) lowers: Vec<OwnedFd>,
+    pub(super) marks: Marks,
     /// The folder of the last entry: archives go folder by folder.
-    last: Option<(Vec<u8>, Rc<Folder>)>,
+    pub(super) last: Option<(Vec<u8>, Rc<Folder>)>,
     /// Folders get their mode and time at the end: until then we must be able to write to them.
-    folders: BTreeMap<Vec<u8>, (Mode, i64)>,
+    pub(super) folders: BTreeMap<Vec<u8>, (Mode, i64)>,
 }
 
 /// An open folder and where it really is, links resolved.
-struct Folder {
-    fd: OwnedFd,
-    at: Vec<Vec<u8>>,
+pub(super) struct Folder {
+    pub(super) fd: OwnedFd,
+    pub(super) at: Vec<Vec<u8>>,
 }
 
-fn is_whiteout(stat: &Stat) -> bool {
+pub(super) fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
-fn open_dir(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+pub(super) fn open_dir(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     fs::openat(parent, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
-fn stat(parent: impl AsFd, name: &[u8]) -> Result<Option<Stat>, Errno> {
+pub(super) fn stat(parent: impl AsFd, name: &[u8]) -> Result<Option<Stat>, Errno> {
     match fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT) => Ok(None),
@@ -102,7 +95,7 @@ fn stat(parent: impl AsFd, name: &[u8]) -> Result<Option<Stat>, Errno> {
     }
 }
 
-fn mode_of(stat: &Stat) -> Mode {
+pub(super) fn mode_of(stat: &Stat) -> Mode {
     Mode::from_raw_mode(stat.st_mode & 0o7777)
 }
 
@@ -298,150 +291,8 @@ impl Tree {
         }
     }
 
-    fn make_opaque(&self, folder: &OwnedFd) -> Result<(), Refused> {
+    pub(super) fn make_opaque(&self, folder: &OwnedFd) -> Result<(), Refused> {
         Ok(fs::fsetxattr(folder, self.marks.opaque(), b"y", XattrFlags::empty())?)
-    }
-
-    /// Opens a folder of this layer by its path, making what is missing.
-    fn folder(&mut self, path: &[u8]) -> Result<Rc<Folder>, Refused> {
-        if let Some((last, folder)) = &self.last
-            && last == path
-        {
-            return Ok(Rc::clone(folder));
-        }
-        let mut todo: VecDeque<Vec<u8>> = path.split(|b| *b == b'/').map(<[u8]>::to_vec).collect();
-        let mut here: Vec<(Vec<u8>, OwnedFd)> = Vec::new();
-        let mut links = 0;
-        while let Some(name) = todo.pop_front() {
-            match name.as_slice() {
-                b"" | b"." => continue,
-                b".." => {
-                    here.pop();
-                    continue;
-                }
-                _ => {}
-            }
-            let parent = here.last().map_or(&self.root, |(_, fd)| fd);
-            let own = stat(parent, &name)?;
-            let at = || here.iter().map(|(n, _)| n.clone()).collect::<Vec<_>>();
-            let link = match own.as_ref().map(|s| FileType::from_raw_mode(s.st_mode)) {
-                Some(FileType::Directory) => None,
-                Some(FileType::Symlink) => Some(fs::readlinkat(parent, name.as_slice(), Vec::new())?.into_bytes()),
-                Some(_) if own.as_ref().is_some_and(is_whiteout) => {
-                    fs::unlinkat(parent, name.as_slice(), AtFlags::empty())?;
-                    fs::mkdirat(parent, name.as_slice(), Mode::RWXU)?;
-                    self.make_opaque(&open_dir(parent, &name)?)?;
-                    let path = [at(), vec![name.clone()]].concat().join(&b'/');
-                    self.folders.insert(path, (Mode::from_raw_mode(0o755), 0));
-                    None
-                }
-                Some(_) => return rule("goes through something that is not a folder"),
-                None => match self.below(&at(), &name)? {
-                    Some((below, found)) if FileType::from_raw_mode(found.st_mode) == FileType::Symlink => {
-                        Some(fs::readlinkat(below, name.as_slice(), Vec::new())?.into_bytes())
-                    }
-                    below => {
-                        fs::mkdirat(parent, name.as_slice(), Mode::RWXU)?;
-                        let path = [at(), vec![name.clone()]].concat().join(&b'/');
-                        let like = below.filter(|(_, s)| FileType::from_raw_mode(s.st_mode) == FileType::Directory);
-                        let folder = match like {
-                            Some((below, found)) => {
-                                let made = open_dir(parent, &name)?;
-                                self.own(&made, found.st_uid, found.st_gid)?;
-                                self.copy_xattrs(&open_dir(below, &name)?, &made)?;
-                                (mode_of(&found), found.st_mtime)
-                            }
-                            None => (Mode::from_raw_mode(0o755), 0),
-                        };
-                        self.folders.insert(path, folder);
-                        None
-                    }
-                },
-            };
-            match link {
-                None => {
-                    let fd = open_dir(parent, &name)?;
-                    here.push((name, fd));
-                    if here.len() > MAX_DEPTH {
-                        return rule("is nested too deep");
-                    }
-                }
-                Some(target) => {
-                    links += 1;
-                    if links > MAX_LINKS {
-                        return rule("goes through too many symbolic links");
-                    }
-                    if target.starts_with(b"/") {
-                        here.clear();
-                    }
-                    for part in target.split(|b| *b == b'/').rev() {
-                        todo.push_front(part.to_vec());
-                    }
-                }
-            }
-        }
-        let at = here.iter().map(|(n, _)| n.clone()).collect();
-        let fd = match here.pop() {
-            Some((_, fd)) => fd,
-            None => self.root.try_clone().map_err(Refused::Disk)?,
-        };
-        let folder = Rc::new(Folder { fd, at });
-        self.last = Some((path.to_vec(), Rc::clone(&folder)));
-        Ok(folder)
-    }
-
-    /// What the layers below show under a name: the folder it is in, and what it is.
-    fn below(&self, at: &[Vec<u8>], name: &[u8]) -> Result<Option<(OwnedFd, Stat)>, Refused> {
-        let mut hidden = self.hides_below(&self.root, at)?;
-        for lower in &self.lowers {
-            if hidden {
-                break;
-            }
-            let mut folder = lower.try_clone().map_err(Refused::Disk)?;
-            let mut missing = false;
-            for part in at {
-                match stat(&folder, part)? {
-                    None => missing = true,
-                    Some(s) if FileType::from_raw_mode(s.st_mode) == FileType::Directory => {}
-                    Some(_) => (missing, hidden) = (true, true),
-                }
-                if missing {
-                    break;
-                }
-                folder = open_dir(&folder, part)?;
-                hidden |= self.is_opaque(&folder)?;
-            }
-            if missing {
-                continue;
-            }
-            match stat(&folder, name)? {
-                Some(found) if is_whiteout(&found) => return Ok(None),
-                Some(found) => return Ok(Some((folder, found))),
-                None => {}
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether a layer hides what is below it at a path.
-    fn hides_below(&self, root: &OwnedFd, at: &[Vec<u8>]) -> Result<bool, Refused> {
-        let mut folder = root.try_clone().map_err(Refused::Disk)?;
-        for part in at {
-            folder = open_dir(&folder, part)?;
-            if self.is_opaque(&folder)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    fn is_opaque(&self, folder: &OwnedFd) -> Result<bool, Refused> {
-        let mut value = [0u8; 4];
-        match fs::fgetxattr(folder, self.marks.opaque(), &mut value[..]) {
-            Ok(n) => Ok(value.get(..n) == Some(b"y")),
-            Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
-            Err(e) => Err(e.into()),
-        }
     }
 
     /// Removes what an earlier entry of this layer made.
@@ -467,47 +318,6 @@ impl Tree {
         Ok(())
     }
 
-    /// Only root can give files away; in a user namespace everything stays ours.
-    fn own(&self, file: impl AsFd, uid: u32, gid: u32) -> Result<(), Refused> {
-        if self.marks == Marks::Trusted {
-            fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-        }
-        Ok(())
-    }
-
-    fn set_xattrs(&self, file: impl AsFd, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Refused> {
-        for (name, value) in xattrs {
-            let allowed = XATTRS.iter().any(|a| name == a || a.ends_with(b".") && name.starts_with(a));
-            if !allowed || name.starts_with(b"user.overlay.") {
-                continue;
-            }
-            match fs::fsetxattr(&file, name.as_slice(), value, XattrFlags::empty()) {
-                // A file system without attributes, or a user namespace without the right: the file is still usable.
-                Err(Errno::OPNOTSUPP | Errno::PERM) => {}
-                set => set?,
-            }
-        }
-        Ok(())
-    }
-
-    fn copy_xattrs(&self, from: impl AsFd, to: impl AsFd) -> Result<(), Refused> {
-        let mut names = vec![0u8; CHUNK];
-        let n = match fs::flistxattr(&from, &mut names) {
-            Ok(n) => n,
-            Err(Errno::OPNOTSUPP) => return Ok(()),
-            Err(e) => return Err(e.into()),
-        };
-        names.truncate(n);
-        let mut xattrs = Vec::new();
-        for name in names.split(|b| *b == 0).filter(|n| !n.is_empty()) {
-            let mut value = vec![0u8; CHUNK];
-            let n = fs::fgetxattr(&from, name, &mut value)?;
-            value.truncate(n);
-            xattrs.push((name.to_vec(), value));
-        }
-        self.set_xattrs(to, &xattrs)
-    }
-
     /// Gives the folders their modes and times, the innermost first: a mode may lock us out of what is inside.
     pub(super) fn finish(self) -> Result<(), Refused> {
         'folders: for (path, (mode, mtime)) in self.folders.iter().rev() {
@@ -525,26 +335,4 @@ impl Tree {
         }
         Ok(())
     }
-}
-
-fn times(seconds: i64) -> Timestamps {
-    let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
-    Timestamps { last_access: time, last_modification: time }
-}
-
-/// Removes a file, or a folder with all in it, without following links.
-fn remove_at(parent: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
-    match fs::unlinkat(parent, name, AtFlags::empty()) {
-        Err(Errno::ISDIR | Errno::PERM) => {}
-        done => return done,
-    }
-    let folder = open_dir(parent, name)?;
-    for entry in Dir::read_from(&folder)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            remove_at(&folder, name)?;
-        }
-    }
-    fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
 }
