@@ -150,7 +150,11 @@ impl Launch {
             (Some(Err(error @ Error::Reference { .. })), _) => Err(refuse("InvalidImageName", chain(&error))),
             (Some(Err(error)), None) => Err(refuse("ErrImagePull", chain(&error))),
             (Some(Err(error)), Some(here)) => {
-                self.event(EventType::Warning, "PullFailed", format!("using image {reference} as it is: {}", chain(&error)));
+                self.event(
+                    EventType::Warning,
+                    "PullFailed",
+                    format!("using image {reference} as it is: {}", chain(&error)),
+                );
                 Ok(here)
             }
             (None, here) => {
