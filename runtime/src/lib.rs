@@ -17,6 +17,7 @@ pub mod exit;
 pub mod field;
 pub mod images;
 pub mod liveness;
+pub mod manifests;
 pub mod node;
 pub mod queue;
 pub mod seen;
