@@ -188,8 +188,8 @@ struct Poller {
 
 /// What became of one read.
 enum Step {
-    /// It is done; these are its samples, already sent.
-    Done(Vec<Sample>),
+    /// It is done and its samples are sent.
+    Done,
     /// It was refused as a whole: ask for its halves.
     Halves([Request; 2]),
     /// The device does not answer.
@@ -225,8 +225,7 @@ impl Poller {
 
     /// The device that wants the wire first.
     fn next(&self) -> Option<(Instant, usize)> {
-        let link = self.link.refused_until();
-        self.units.iter().enumerate().filter_map(|(i, u)| Some((u.next(link)?, i))).min()
+        self.units.iter().enumerate().filter_map(|(i, u)| Some((u.next()?, i))).min()
     }
 
     /// Makes the units those that are wanted; equal ones stay as they are.
@@ -254,18 +253,18 @@ impl Poller {
             while let Ok(command) = self.inbox.try_recv() {
                 self.command(command).await;
             }
-            match self.step(index, request, &due).await {
-                Step::Done(_) => {}
+            match self.step(index, request, &due, None).await {
+                Step::Done => {}
                 Step::Halves([a, b]) => requests.extend([b, a]),
                 Step::Failed(_) => return,
             }
         }
     }
 
-    /// One request: asks, decodes, sends the samples on.
-    async fn step(&mut self, index: usize, request: Request, due: &[usize]) -> Step {
+    /// One request: asks, decodes, sends the samples on. Whoever wants them, too, gives a list for them.
+    async fn step(&mut self, index: usize, request: Request, due: &[usize], wanted: Option<&mut Vec<Sample>>) -> Step {
         let answer = self.read(index, request.span).await;
-        let Some(unit) = self.units.get_mut(index) else { return Step::Done(Vec::new()) };
+        let Some(unit) = self.units.get_mut(index) else { return Step::Done };
         let alone = request.last - request.first <= 1;
         let only = due.get(request.first).copied().unwrap_or(0);
         let samples = match answer {
@@ -276,15 +275,18 @@ impl Poller {
             // Illegal address, illegal value and device failure are how devices refuse a hole in a range.
             Err(Fault::Exception(2..=4)) if !alone => return Step::Halves(unit.map.split(request, due)),
             Err(Fault::Exception(code)) => {
-                if code == 2 && alone {
-                    unit.map.set_bad(only);
+                if alone && matches!(code, 2..=4) {
+                    unit.set_refused(only, Instant::now());
                 }
                 unit.refused(request, due, Quality::Refused)
             }
             Err(fault) => return Step::Failed(fault),
         };
-        self.send(index, samples.clone()).await;
-        Step::Done(samples)
+        if let Some(wanted) = wanted {
+            wanted.extend_from_slice(&samples);
+        }
+        self.send(index, samples).await;
+        Step::Done
     }
 
     /// One read with everything that follows from it for the device's state.
@@ -310,7 +312,8 @@ impl Poller {
                     Fault::Timeout(_) | Fault::Exception(_) => Quality::Timeout,
                 };
                 // The values are bad from the moment that is known; the probes that follow repeat only the counters.
-                let news = unit.failed(fault.clone(), Instant::now());
+                let link = self.link.refused_until().filter(|_| matches!(fault, Fault::Disconnected(_)));
+                let news = unit.failed(fault.clone(), Instant::now(), link);
                 let samples = if news { unit.without_values(quality) } else { Vec::new() };
                 self.send(index, samples).await;
                 Err(fault)
@@ -356,8 +359,8 @@ impl Poller {
         let (due, mut requests, mut samples) = (unit.sorted(point), Vec::new(), Vec::new());
         unit.map.plan(&due, &mut requests);
         while let Some(request) = requests.pop() {
-            match self.step(index, request, &due).await {
-                Step::Done(some) => samples.extend(some),
+            match self.step(index, request, &due, Some(&mut samples)).await {
+                Step::Done => {}
                 Step::Halves(halves) => requests.extend(halves),
                 Step::Failed(fault) => return Err(fault.into()),
             }
