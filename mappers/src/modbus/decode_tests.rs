@@ -279,7 +279,7 @@ proptest! {
 
     /// Text and bytes come back as they were written.
     #[test]
-    fn text_and_bytes_come_back(text in "[a-zA-Z0-9 äöü]{0,10}", bytes in prop::array::uniform8(any::<u8>()), swap: bool, turn: bool) {
+    fn text_and_bytes_come_back(text in "[a-zA-Z0-9 äöü]{0,8}", bytes in prop::array::uniform8(any::<u8>()), swap: bool, turn: bool) {
         let keys = json!({"limit": 8, "isSwap": swap, "isRegisterSwap": turn});
         let (codec_text, count) = codec(keys, PropertyType::String).unwrap();
         prop_assert_eq!(codec_text.canonical(&Value::Text(text.clone()), count), Ok(Value::Text(text)));
