@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edge_mappers::backoff::Backoff;
+use edge_mappers::modbus::Pauses;
 use edge_mappers::modbus::link::Link;
 use edge_mappers::modbus::plan::Span;
-use edge_mappers::modbus::poll::Pauses;
 use edge_mappers::modbus::{Config, Modbus, resolve};
 use edge_model::device::modbus::Table;
 use edge_model::device::{Device, DeviceModel};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use edge_mappers::modbus::poll::Pauses;
+use edge_mappers::modbus::Pauses;
 use edge_mappers::modbus::{Config, Modbus, Port, resolve};
 use edge_mappers::{AccessError, Batch, Link};
 use edge_model::device::{Device, DeviceModel};

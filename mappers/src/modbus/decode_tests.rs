@@ -1,10 +1,12 @@
 //! Vectors for every type and order, the specification's examples, and the identity of writing and reading back.
 
-use edge_model::device::modbus::Table;
+use edge_model::device::modbus::{Table, Visitor};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
+use super::super::encode::Encoded;
 use super::*;
+use crate::AccessError;
 
 /// The codec of visitor keys for a property type, with its length.
 fn codec(keys: Json, as_type: PropertyType) -> Result<(Codec, u16), String> {

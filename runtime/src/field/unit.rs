@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use edge_mappers::modbus::Modbus;
-use edge_mappers::modbus::poll::Pauses;
+use edge_mappers::modbus::Pauses;
 use edge_mappers::{AccessError, Batch};
 use edge_model::device::status::DeviceStatus;
 use edge_model::reading::{Reading, Value};
