@@ -106,13 +106,12 @@ impl ImageStore {
         let mut result = Err(Error::NotFound(reference.to_string()));
         for place in places(&self.inner.settings, &reference) {
             result = self.pull_from(&reference, &place, &options).await;
-            match &result {
-                Err(Error::Registry { .. } | Error::Unauthorized { .. } | Error::Unknown { .. }) => {
-                    let error = result.as_ref().err().map(super::chain).unwrap_or_default();
-                    tracing::warn!(image = %reference, registry = place.registry, error, "cannot pull from this registry");
-                }
-                _ => return result,
+            let Err(error) = &result else { return result };
+            if !error.is_of_registry() {
+                return result;
             }
+            let error = super::chain(error);
+            tracing::warn!(image = %reference, registry = place.registry, error, "cannot pull from this registry");
         }
         result
     }
@@ -234,6 +233,7 @@ impl Puller<'_> {
                 }
                 size
             };
+            let _slot = inner.unpacks.acquire().await.map_err(|_| Error::Broken("unpacking"))?;
             used += self.store.blocking(unpack).await?;
             self.options.tell(|| PullEvent::Unpacked { digest });
         }
