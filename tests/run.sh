@@ -11,20 +11,6 @@ need_rust
 mapfile -t packages < <(sed 's/#.*//; s/[[:space:]]*$//; /^$/d' tests/packages.txt)
 need_packages "The tests" "${packages[@]}"
 
-# A virtual environment is made anew when the list or the system's Python has changed.
-python=.cache/python
-stamp="$(cat tests/requirements.txt) $(/usr/bin/python3 --version) $PWD"
-if [ "$(cat "$python/stamp" 2>/dev/null)" != "$stamp" ]; then
-    rm -rf "$python"
-    /usr/bin/python3 -m venv "$python"
-    for try in 1 2 3; do
-        "$python/bin/pip" install --quiet --disable-pip-version-check --requirement tests/requirements.txt && break
-        [ "$try" != 3 ] || { say "pip could not install tests/requirements.txt"; exit 1; }
-        sleep $((try * 5))
-    done
-    printf '%s' "$stamp" >"$python/stamp"
-fi
-
 # Built as the tests' own dependencies are, with the same features, so that nothing is compiled twice.
 cargo build --workspace --bins --tests
 host=$(rustc --print host-tuple)

@@ -27,7 +27,7 @@ impl Backoff {
     }
 
     /// It failed: the pause before the next try.
-    pub fn next(&mut self) -> Duration {
+    pub fn pause(&mut self) -> Duration {
         let mut random = [0u8; 1];
         // Without randomness the pause is the full one, which is only less polite.
         let share = getrandom::fill(&mut random).map_or(255, |()| random[0]);
@@ -53,7 +53,7 @@ mod tests {
         b.reset();
         assert_eq!(b.after(0).as_millis(), 50);
         for _ in 0..100 {
-            assert!(b.next() <= Duration::from_secs(1));
+            assert!(b.pause() <= Duration::from_secs(1));
         }
         assert_eq!(b.failures(), 101);
     }

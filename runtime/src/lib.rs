@@ -2,8 +2,11 @@
 
 pub mod api;
 pub mod app;
+pub mod backends;
 pub mod bus;
+pub mod cli;
 pub mod clock;
+pub mod cloud;
 pub mod command;
 pub mod config;
 pub mod disk;

@@ -273,9 +273,12 @@ fn raw(v: &Visitor, as_type: PropertyType) -> Result<Raw, String> {
     let data_type = match (v.data_type, as_type) {
         (Some(t), _) => t,
         (None, P::Int | P::Boolean) => of_limit(DataType::Uint64)?,
-        (None, P::Float) if v.limit == 4 => DataType::Float64,
-        (None, P::Float) => DataType::Float32,
-        (None, P::Double) => DataType::Float64,
+        // One register is no float of its own: it is an integer to be scaled.
+        (None, P::Float | P::Double) => match v.limit {
+            0 if as_type == P::Double => DataType::Float64,
+            0 | 2 => DataType::Float32,
+            _ => of_limit(DataType::Float64)?,
+        },
         (None, P::String) => DataType::String,
         (None, P::Bytes) => DataType::Bytes,
     };

@@ -209,7 +209,7 @@ impl Link {
             Ok(Err(e)) => format!("{}: {e}", self.endpoint),
             Err(_) => format!("{}: cannot connect within {} ms", self.endpoint, within.as_millis()),
         };
-        self.refused = Some((Instant::now() + self.backoff.next(), why.clone()));
+        self.refused = Some((Instant::now() + self.backoff.pause(), why.clone()));
         Err(Fault::Disconnected(why))
     }
 }

@@ -127,7 +127,7 @@ impl Unit {
     /// It did not answer, or nonsense. Whether that is news.
     pub fn failed(&mut self, reason: Fault, now: Instant) -> bool {
         let news = !matches!(&self.state, State::Offline { reason: old, .. } if *old == reason);
-        self.state = State::Offline { until: now + self.backoff.next(), since: now, reason };
+        self.state = State::Offline { until: now + self.backoff.pause(), since: now, reason };
         news
     }
 

@@ -3,11 +3,11 @@
 //! The typed views of the kinds know what is right; here their findings are put into words: the field, the nearest known
 //! name, the quotes that are missing.
 
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::Kind;
+use crate::event::Event;
 use crate::object::{Object, ObjectError};
+use crate::{Kind, configmap, device, pod};
 
 /// An object as a user writes it: nulls count as absent, as in Kubernetes; everything else is checked.
 ///
@@ -20,37 +20,34 @@ pub fn wanted(mut value: Value) -> Result<Object, ObjectError> {
     Ok(object)
 }
 
-/// Checks everything but type and metadata, which [`Object::from_json`] has checked.
+/// Checks everything but type, metadata and status, through the typed view of the kind.
 ///
 /// # Errors
 /// The first field that is missing, unknown, of the wrong type or out of range.
 pub fn object(object: &Object) -> Result<(), ObjectError> {
-    let top: &[&str] = match object.kind {
-        Kind::ConfigMap => &["data", "binaryData", "immutable"],
-        Kind::Secret => &["data", "stringData", "type", "immutable"],
-        Kind::Event => return Ok(()),
-        Kind::Node | Kind::Pod | Kind::Device | Kind::DeviceModel => &["spec", "status"],
-    };
-    if let Some(field) = object.fields.keys().find(|f| !top.contains(&f.as_str())) {
-        return Err(unknown(field, field, top));
+    let spec = object.spec();
+    match object.kind {
+        Kind::Pod => only(object, &["spec"]).and_then(|()| pod::check(spec).map(drop)),
+        Kind::Device => only(object, &["spec"]).and_then(|()| device::check_device(spec)),
+        Kind::DeviceModel => only(object, &["spec"]).and_then(|()| device::check_model(spec)),
+        Kind::Node => only(object, &["spec"]),
+        Kind::ConfigMap => configmap::config_map(&without_status(object)).map(drop),
+        Kind::Secret => configmap::secret(&without_status(object)).map(drop),
+        Kind::Event => Event::read(&without_status(object)).map(drop),
     }
-    Ok(())
+    .map_err(polish)
 }
 
-/// Deserialises a part of an object; errors name the field below `prefix` (such as `spec`).
-///
-/// # Errors
-/// The first field that does not fit the type.
-pub fn typed<T: DeserializeOwned>(prefix: &str, value: &Value) -> Result<T, ObjectError> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let path = match error.path().to_string().as_str() {
-            "." => prefix.to_owned(),
-            inner if prefix.is_empty() => inner.to_owned(),
-            inner if inner.starts_with('[') => format!("{prefix}{inner}"),
-            inner => format!("{prefix}.{inner}"),
-        };
-        polish(ObjectError { path, message: error.inner().to_string() })
-    })
+/// Refuses top-level fields that the kind does not have.
+fn only(object: &Object, known: &[&str]) -> Result<(), ObjectError> {
+    let other = object.fields.keys().find(|field| *field != "status" && !known.contains(&field.as_str()));
+    other.map_or(Ok(()), |field| Err(unknown(field, field, known)))
+}
+
+fn without_status(object: &Object) -> Map<String, Value> {
+    let mut fields = object.fields.clone();
+    fields.remove("status");
+    fields
 }
 
 /// Puts what serde says into words that help whoever wrote the manifest. Other messages pass unchanged.
@@ -201,6 +198,16 @@ mod tests {
         port: u16,
     }
 
+    fn read(value: &Value) -> Result<Spec, ObjectError> {
+        serde_path_to_error::deserialize(value).map_err(|e| {
+            let path = match e.path().to_string().as_str() {
+                "." => "spec".to_owned(),
+                inner => format!("spec.{inner}"),
+            };
+            polish(ObjectError { path, message: e.inner().to_string() })
+        })
+    }
+
     #[derive(Debug, Deserialize)]
     enum Restart {
         Always,
@@ -237,7 +244,7 @@ mod tests {
             (json!([]), "spec: "),
         ];
         for (value, expected) in cases {
-            let error = typed::<Spec>("spec", &value).unwrap_err().to_string();
+            let error = read(&value).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{value}\nwant {expected}\n got {error}");
         }
     }

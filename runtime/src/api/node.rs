@@ -64,12 +64,12 @@ fn pod(object: &Arc<Object>) -> Item {
 }
 
 fn device(object: &Arc<Object>) -> Item {
-    let text = |field: &str| object.status().get(field).and_then(Value::as_str).unwrap_or_default();
-    let (state, name) = (text("state"), full_name(object));
-    let reason = [text("reason"), text("message")].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>().join(": ");
+    let text = |path: &str| object.status().pointer(path).and_then(Value::as_str).unwrap_or_default();
+    let (state, name) = (text("/state"), full_name(object));
+    let reason = text("/extensions/reason");
     match state {
         "" => Item::unwell(name, "Unknown", "nothing has been heard of it yet"),
-        _ if state.eq_ignore_ascii_case("online") || state.eq_ignore_ascii_case("ok") => Item::well(name, state),
+        "online" if reason.is_empty() => Item::well(name, state),
         _ => Item::unwell(name, state, reason),
     }
 }

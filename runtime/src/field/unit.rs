@@ -235,7 +235,7 @@ impl Field {
                 if let Some(retry) = known.writing.get_mut(&property) {
                     // Also after success: a device that changes its mind must not be written in a loop.
                     retry.under_way = false;
-                    retry.at = Instant::now() + retry.backoff.next();
+                    retry.at = Instant::now() + retry.backoff.pause();
                 }
                 if error.is_empty() {
                     if known.twin.entries.iter().any(|e| e.name == property && !e.differs()) {

@@ -143,8 +143,25 @@ impl State {
 pub struct Store {
     state: Arc<Mutex<State>>,
     changed: tokio_watch::Sender<u64>,
-    /// The writer thread's; none for a store in memory.
-    signal: Option<Arc<Signal>>,
+    /// The writer; none for a store in memory.
+    writer: Option<Arc<Handle>>,
+}
+
+/// Ends the writer when the last handle is gone and nobody has closed the store.
+struct Handle {
+    signal: Arc<Signal>,
+    state: Arc<Mutex<State>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        lock(&self.state).closing = true;
+        self.signal.wake();
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the inner functions return: the object, and what to wait for before it may be shown.
@@ -153,11 +170,11 @@ type Step = (Arc<Object>, Option<oneshot::Receiver<Outcome>>);
 impl Store {
     /// A store in memory only.
     pub fn in_memory() -> Store {
-        Store { state: Arc::default(), changed: tokio_watch::Sender::new(0), signal: None }
+        Store { state: Arc::default(), changed: tokio_watch::Sender::new(0), writer: None }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// The object with this key.
@@ -185,7 +202,7 @@ impl Store {
         object.metadata.resource_version = state.assigned.to_string();
         let object = Arc::new(object);
         let event = WatchEvent { change, object: Arc::clone(&object), version: state.assigned };
-        let Some(signal) = &self.signal else {
+        let Some(Handle { signal, .. }) = self.writer.as_deref() else {
             state.publish(event);
             self.changed.send_replace(state.version);
             return (object, None);
@@ -205,8 +222,8 @@ impl Store {
         }
         let (done, wait) = oneshot::channel();
         state.staged.push(Staged { event: None, done });
-        if let Some(signal) = &self.signal {
-            signal.wake();
+        if let Some(writer) = &self.writer {
+            writer.signal.wake();
         }
         (object, Some(wait))
     }
@@ -323,7 +340,9 @@ impl Store {
     }
 
     fn stage_lazily(&self, state: &mut State, mut object: Object) -> Step {
-        let Some(signal) = &self.signal else { return self.stage(state, Change::Modified, object) };
+        let Some(Handle { signal, .. }) = self.writer.as_deref() else {
+            return self.stage(state, Change::Modified, object);
+        };
         // What is staged has lower versions and must become visible first; and a version must be covered before it is shown.
         if state.writing || !state.staged.is_empty() || state.assigned + 1 >= state.covered {
             return self.stage(state, Change::Modified, object);

@@ -10,8 +10,8 @@ use tokio::sync::watch as tokio_watch;
 
 use super::snapshot::Snapshot;
 use super::watch::History;
-use super::writer::{Signal, Writer};
-use super::{State, Store, migrate, record, snapshot};
+use super::writer::{Shared, Signal, Writer};
+use super::{Handle, State, Store, migrate, record, snapshot};
 use crate::disk::{self, Ceiling, Change, Database, DiskError, Opened, Purpose};
 
 /// How the store uses disk and memory.
@@ -99,14 +99,14 @@ impl Store {
             covered: ceiling.get(),
             ..State::default()
         };
+        let state = Arc::new(Mutex::new(state));
         let signal = Arc::new(Signal::default());
-        let store = Store {
-            state: Arc::new(Mutex::new(state)),
-            changed: tokio_watch::Sender::new(version),
-            signal: Some(Arc::clone(&signal)),
-        };
-        let writer = Writer::new(store.clone(), database, ceiling, snapshot_path, settings);
+        let changed = tokio_watch::Sender::new(version);
+        let shared = Shared { state: Arc::clone(&state), signal: Arc::clone(&signal), changed: changed.clone() };
+        let writer = Writer::new(shared, database, ceiling, snapshot_path, settings);
         signal.start(writer).map_err(OpenError::Thread)?;
+        let writer = Some(Arc::new(Handle { signal, state: Arc::clone(&state) }));
+        let store = Store { state, changed, writer };
         Ok((store, report))
     }
 }

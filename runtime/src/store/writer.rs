@@ -8,10 +8,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use edge_model::{Key, Object};
+use tokio::sync::watch;
 
 use super::open::Settings;
 use super::snapshot::Snapshot;
-use super::{Change, Staged, State, Store, record, snapshot};
+use super::{Change, Staged, State, Store, lock, record, snapshot};
 use crate::disk::{self, Ceiling, Database, DiskError, Purpose};
 
 /// A file at least this large is worth a look whether it should be compacted.
@@ -44,7 +45,7 @@ impl Store {
     /// Writes what is lazy and the snapshot, ends the writer and lets go of the database. Later writes fail; reads go on.
     /// May be called more than once.
     pub async fn close(&self) {
-        let Some(signal) = self.signal.clone() else { return };
+        let Some(signal) = self.writer.as_ref().map(|w| Arc::clone(&w.signal)) else { return };
         {
             self.lock().closing = true;
         }
@@ -68,8 +69,15 @@ struct Turn {
     last: bool,
 }
 
+/// What the writer shares with the handles.
+pub(super) struct Shared {
+    pub state: Arc<Mutex<State>>,
+    pub signal: Arc<Signal>,
+    pub changed: watch::Sender<u64>,
+}
+
 pub(super) struct Writer {
-    store: Store,
+    shared: Shared,
     database: Database,
     ceiling: Ceiling,
     snapshot_path: PathBuf,
@@ -81,13 +89,13 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(
-        store: Store,
+        shared: Shared,
         database: Database,
         ceiling: Ceiling,
         snapshot_path: PathBuf,
         settings: Settings,
     ) -> Writer {
-        Writer { store, database, ceiling, snapshot_path, settings, unsnapped: None, commits: 0 }
+        Writer { shared, database, ceiling, snapshot_path, settings, unsnapped: None, commits: 0 }
     }
 
     fn run(mut self) {
@@ -104,21 +112,19 @@ impl Writer {
                 break;
             }
         }
-        let next = self.store.lock().assigned + 1;
+        let next = lock(&self.shared.state).assigned + 1;
         if let Err(error) = self.ceiling.set(next) {
             tracing::warn!(%error, "the store's version could not be written; it will skip some numbers");
         }
         self.database.close();
-        let mut state = self.store.lock();
+        let mut state = lock(&self.shared.state);
         // Nobody answers these any more; dropping them tells their callers.
         state.staged.clear();
     }
 
     /// Sleeps until there is something to do. With nothing staged, lazy or unsnapped it sleeps without end.
-    fn wait(&mut self) -> Turn {
-        let signal = self.store.signal.clone();
-        let store = self.store.clone();
-        let mut state = store.lock();
+    fn wait(&self) -> Turn {
+        let mut state = lock(&self.shared.state);
         loop {
             let lazy_ms = Duration::from_millis(self.settings.lazy_ms);
             let snapshot_ms = Duration::from_millis(self.settings.snapshot_ms);
@@ -140,11 +146,11 @@ impl Writer {
                 let snapshot = Self::snap(&state, snapshot_due && !closing);
                 return Self::take(&mut state, snapshot);
             }
-            let Some(signal) = &signal else { return Self::take(&mut state, None) };
+            let wake = &self.shared.signal.wake;
             let next = lazy_at.into_iter().chain(snapshot_at).min();
             state = match next {
-                None => signal.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(at) => wait_until(&signal.wake, state, at),
+                None => wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(at) => wait_until(wake, state, at),
             };
         }
     }
@@ -194,7 +200,7 @@ impl Writer {
     }
 
     fn publish(&mut self, staged: Vec<Staged>) {
-        let mut state = self.store.lock();
+        let mut state = lock(&self.shared.state);
         state.writing = false;
         state.covered = self.ceiling.get();
         let mut waiting = Vec::with_capacity(staged.len());
@@ -213,7 +219,7 @@ impl Writer {
             }
             waiting.push(done);
         }
-        self.store.changed.send_replace(state.version);
+        self.shared.changed.send_replace(state.version);
         drop(state);
         for done in waiting {
             // A caller that has gone away does not want to know.
@@ -223,7 +229,7 @@ impl Writer {
 
     /// Undoes everything that is not on disk: also what was staged meanwhile, since it was checked against what has failed.
     fn fail(&mut self, staged: Vec<Staged>, lazy: BTreeSet<Key>, error: &Arc<io::Error>) {
-        let mut state = self.store.lock();
+        let mut state = lock(&self.shared.state);
         state.writing = false;
         state.covered = self.ceiling.get();
         state.pending.clear();
@@ -249,7 +255,7 @@ impl Writer {
 
     fn compact_sometimes(&mut self) {
         self.commits += 1;
-        if self.commits % COMPACT_EVERY != 0 || self.database.file_bytes() < COMPACT_FROM {
+        if !self.commits.is_multiple_of(COMPACT_EVERY) || self.database.file_bytes() < COMPACT_FROM {
             return;
         }
         if let Err(error) = self.database.compact_if(COMPACT_RATIO) {

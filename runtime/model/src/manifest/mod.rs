@@ -68,6 +68,11 @@ impl Document {
         self.node.position
     }
 
+    /// Whether the manifest itself names a namespace.
+    pub fn names_namespace(&self) -> bool {
+        self.node.get("metadata").and_then(|m| m.get("namespace")).is_some()
+    }
+
     /// An error about a field of this object (also one that only the server could find) with its place in the file.
     pub fn error(&self, error: &ObjectError) -> ManifestError {
         let path = if error.path == "." { "" } else { error.path.as_str() };

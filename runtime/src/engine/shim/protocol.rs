@@ -31,9 +31,11 @@ pub const OCI_ID: &str = "oci";
 pub struct Start {
     /// The system call filter.
     pub seccomp: Seccomp,
-    /// Capabilities by number, kept after the filter is installed: without `no_new_privs` only a privileged process may
-    /// install one, so the shim drops them itself then. `None`: libcontainer has dropped them already.
-    pub late_capabilities: Option<u64>,
+    /// The container's capabilities, one bit each by number.
+    pub capabilities: u64,
+    /// Whether the shim drops the other capabilities itself, after it has installed the filter: without `no_new_privs` only a
+    /// privileged process may install one. Else libcontainer drops them.
+    pub drop_late: bool,
     /// Milliseconds the start may take.
     pub timeout_ms: u32,
     /// The log.
@@ -93,6 +95,8 @@ pub struct Running {
     pub start_ticks: u64,
     /// When it started, UTC milliseconds.
     pub started_ms: i64,
+    /// The process id of its shim.
+    pub shim: i32,
 }
 
 /// Why a container could not be started.
@@ -236,8 +240,8 @@ mod tests {
         assert_eq!(encode(&Request::Exec(3)).unwrap(), [1, 2, 3]);
         assert_eq!(encode(&Request::ReopenLog).unwrap(), [1, 3]);
         let exit = Exit { code: 137, signal: Some(9), oom_killed: true, finished_ms: 5, reason: Reason::Ended };
-        let running = Running { pid: 7, start_ticks: 8, started_ms: 9 };
+        let running = Running { pid: 7, start_ticks: 8, started_ms: 9, shim: 6 };
         let ended = Reply::Phase(Phase::Ended(running, exit));
-        assert_eq!(encode(&ended).unwrap(), [1, 0, 3, 14, 8, 18, 146, 2, 1, 18, 1, 10, 0]);
+        assert_eq!(encode(&ended).unwrap(), [1, 0, 3, 14, 8, 18, 12, 146, 2, 1, 18, 1, 10, 0]);
     }
 }

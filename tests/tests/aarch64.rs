@@ -1,0 +1,47 @@
+//! The executable for 64-bit ARM, as a daemon under user emulation: its bus, its store and its Modbus mapper with the same
+//! peers as everywhere. Containers are not tried: the emulator cannot do their `clone`.
+
+use edge_tests::aarch64;
+use edge_tests::daemon::Node;
+use edge_tests::run::run;
+
+fn node() -> Node {
+    Node::new().board("generic-arm64").binary(aarch64::edge_runtime(), &aarch64::runner())
+}
+
+#[test]
+fn it_tells_its_version() {
+    let path = aarch64::edge_runtime().to_string_lossy().into_owned();
+    let mut command = aarch64::runner();
+    command.extend([path.as_str(), "--version"]);
+    let output = run(command[0], &command[1..], "").ok();
+    assert!(output.stdout.starts_with("edge-runtime "), "{output}");
+}
+
+#[test]
+fn clients_of_the_bus_hear_each_other() {
+    let mut node = node();
+    node.start();
+    let port = node.bus().port().to_string();
+    let common = ["-h", "127.0.0.1", "-p", &port, "-V", "mqttv311", "-q", "1", "-t", "site/state"];
+    let with = |more: &[&str]| common.iter().chain(more).map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    run("mosquitto_pub", with(&["-r", "-m", "kept"]), "").ok();
+    let heard = run("mosquitto_sub", with(&["-C", "1", "-W", "60"]), "").ok();
+    assert_eq!(heard.stdout.trim(), "kept");
+    assert!(node.stop().success(), "{}", node.log());
+}
+
+#[test]
+fn objects_outlive_a_stop_and_a_kill() {
+    let mut node = node();
+    node.start();
+    node.apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kept}\ndata: {answer: \"42\"}\n");
+    let answer = |node: &Node| node.json(&["get", "configmap", "kept"])["data"]["answer"].clone();
+    assert_eq!(answer(&node), "42");
+    assert!(node.stop().success(), "{}", node.log());
+    node.start();
+    assert_eq!(answer(&node), "42");
+    node.kill();
+    node.start();
+    assert_eq!(answer(&node), "42");
+}
