@@ -9,12 +9,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::api::{self, Api, Backends};
-use crate::backends::FieldProperties;
+use crate::backends::{FieldProperties, StoredImages};
 use crate::bus::{self, Bus};
 use crate::config::Config;
+use crate::disk::{DiskError, Opened};
 use crate::exit::Exit;
+use crate::images::ImageStore;
 use crate::liveness::{self, Probe};
-use crate::queue::Queue;
+use crate::queue::{self, Queue};
 use crate::store::{self, Store};
 use crate::supervisor::{Supervisor, Unit, Units, chain};
 use crate::telemetry::log::{self, Levels};
@@ -45,9 +47,12 @@ pub enum StartError {
     /// The API's socket, which is also the lock that keeps a second runtime away.
     #[error(transparent)]
     Api(#[from] api::Error),
-    /// The objects.
+    /// The objectss.
     #[error("the object store does not open")]
     Store(#[from] store::OpenError),
+    /// The queue.
+    #[error("the queue does not open")]
+    Queue(#[from] queue::OpenError),
     /// A thread ended in a panic.
     #[error("a thread of the start failed")]
     Thread(#[from] tokio::task::JoinError),
@@ -57,7 +62,8 @@ impl StartError {
     fn exit(&self) -> Exit {
         match self {
             StartError::Api(api::Error::Running(_)) => Exit::Busy,
-            StartError::Store(store::OpenError::Disk(crate::disk::DiskError::InUse { .. })) => Exit::Busy,
+            StartError::Store(store::OpenError::Disk(DiskError::InUse { .. }))
+            | StartError::Queue(queue::OpenError::Disk(DiskError::InUse { .. })) => Exit::Busy,
             _ => Exit::Fatal,
         }
     }
@@ -77,6 +83,8 @@ pub struct Node {
     pub commands: field::Commands,
     /// Records events.
     pub recorder: events::Recorder,
+    /// Its images, when it can keep some.
+    pub images: Option<ImageStore>,
     supervisor: Supervisor,
     deadline: Duration,
 }
@@ -98,7 +106,16 @@ impl Node {
         let (store, report) = tokio::task::spawn_blocking(move || Store::open(&store_dir, store_settings)).await??;
         say(&report);
         let bus = Bus::new(&config.bus);
-        let queue = Queue::in_memory();
+        let (queue_dir, queue_settings) = (config.paths.state.join("queue"), config.queue.clone());
+        let (queue, found) = tokio::task::spawn_blocking(move || Queue::open(&queue_dir, queue_settings)).await??;
+        say_queue(&found);
+        let images = match ImageStore::open(config.paths.state.join("images"), config.images.clone()).await {
+            Ok(images) => Some(images),
+            Err(error) => {
+                tracing::error!("no images and so no pods: {}", chain(&error));
+                None
+            }
+        };
 
         let mut supervisor = Supervisor::new();
         let units = supervisor.units();
@@ -157,7 +174,11 @@ impl Node {
 
         // Doors: the socket, and figures on loopback.
         let properties = FieldProperties(commands.clone());
-        let behind = Backends { properties: Some(Arc::new(properties)), ..seen::backends(&units, &bus, &queue) };
+        let behind = Backends {
+            properties: Some(Arc::new(properties)),
+            images: images.clone().map(|i| Arc::new(StoredImages(i)) as Arc<dyn api::backend::Images>),
+            ..seen::backends(&units, &bus, &queue)
+        };
         let api = Api::new(store.clone(), behind);
         supervisor.start(Unit::new("api", {
             let (api, socket) = (api.clone(), Arc::clone(&socket));
@@ -202,12 +223,23 @@ impl Node {
                 liveness::run(&probes, &silent, &notify, hardware.as_ref(), context).await
             }
         }));
-        Ok(Node { store, bus, queue, units, commands, recorder, supervisor, deadline: config.shutdown_deadline })
+        Ok(Node {
+            store,
+            bus,
+            queue,
+            units,
+            commands,
+            recorder,
+            images,
+            supervisor,
+            deadline: config.shutdown_deadline,
+        })
     }
 
     /// Stops every unit, last first, and closes the disk. Returns the names of units that did not end in time.
     pub async fn stop(self) -> Vec<&'static str> {
         let late = self.supervisor.stop(self.deadline).await;
+        self.queue.close().await;
         self.store.close().await;
         late
     }
@@ -216,13 +248,21 @@ impl Node {
 /// Says what the disk had for us.
 fn say(report: &store::Report) {
     match &report.opened {
-        crate::disk::Opened::New | crate::disk::Opened::Existing => {
+        Opened::New | Opened::Existing => {
             tracing::info!(objects = report.objects, restored = report.restored, "objects loaded");
         }
-        crate::disk::Opened::SetAside { to, why, .. } => {
+        Opened::SetAside { to, why, .. } => {
             tracing::error!(to = %to.display(), restored = report.restored, "the store was damaged and is set aside: {why}");
         }
     }
+}
+
+fn say_queue(report: &queue::Report) {
+    if let Opened::SetAside { to, why, .. } = &report.opened {
+        tracing::error!(to = %to.display(), "the queue was damaged and is set aside with all in it: {why}");
+    }
+    let waiting: u64 = report.queued.iter().map(|(_, n)| *n).sum();
+    tracing::info!(waiting, "queue opened");
 }
 
 /// Runs the daemon until it is told to stop.

@@ -6,6 +6,7 @@ pub mod backends;
 pub mod bus;
 pub mod cli;
 pub mod clock;
+pub mod cloud;
 pub mod command;
 pub mod config;
 pub mod disk;

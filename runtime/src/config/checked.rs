@@ -1,5 +1,6 @@
 //! From merged keys to typed settings, one struct per part of the runtime.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use super::error::Problem;
 use super::layer::{Origin, Value};
 use super::{Merged, schema};
-use crate::{api, bus, field, store};
+use crate::{api, bus, field, images, queue, store};
 
 /// A serial port of the board.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +92,10 @@ pub struct Config {
     pub bus: bus::Settings,
     /// The field.
     pub field: field::Settings,
+    /// The queue to the cloud.
+    pub queue: queue::Settings,
+    /// The images.
+    pub images: images::Settings,
 }
 
 /// Reads keys that the schema has already checked for type and range; absent ones read as empty, zero or false.
@@ -169,6 +174,57 @@ impl Reader<'_> {
         }
     }
 
+    fn list(&self, path: &str) -> Vec<String> {
+        match self.value(path) {
+            Some(Value::List(items)) => items.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn queue(&self) -> queue::Settings {
+        let mut settings = queue::Settings {
+            linger_ms: self.number("queue.linger-ms"),
+            disk_percent: u8::try_from(self.number("queue.disk-percent")).unwrap_or(25),
+            ..queue::Settings::default()
+        };
+        for stream in queue::Stream::ALL {
+            let name = stream.name();
+            let limits = settings.streams.get_mut(stream);
+            limits.max_bytes = self.number(&format!("queue.{name}.max-mib")) << 20;
+            limits.max_age_ms = self.number(&format!("queue.{name}.max-age-hours")) * 3_600_000;
+            limits.policy = match self.text(&format!("queue.{name}.when-full")).as_str() {
+                "drop-newest" => queue::Policy::DropNewest,
+                "refuse" => queue::Policy::Refuse,
+                _ => queue::Policy::DropOldest,
+            };
+        }
+        settings
+    }
+
+    fn images(&self) -> images::Settings {
+        images::Settings {
+            max_image_bytes: self.number("images.max-image-mib") << 20,
+            insecure_registries: self.list("images.insecure-registries"),
+            ca_files: self.list("images.ca-files").into_iter().map(PathBuf::from).collect(),
+            parallel_downloads: self.size("images.parallel-downloads"),
+            mirrors: self.by_name("images.mirrors.", Reader::list_of),
+            ..images::Settings::default()
+        }
+    }
+
+    fn list_of(value: &Value) -> Option<Vec<String>> {
+        match value {
+            Value::List(items) => Some(items.clone()),
+            _ => None,
+        }
+    }
+
+    /// Keys below a table whose names are free, such as a registry's.
+    fn by_name<T>(&self, table: &str, read: impl Fn(&Value) -> Option<T>) -> BTreeMap<String, T> {
+        let below = self.merged.iter().filter_map(|(path, value, _)| Some((path.strip_prefix(table)?, value)));
+        below.filter_map(|(name, value)| Some((name.to_owned(), read(value)?))).collect()
+    }
+
     fn bus(&self) -> bus::Settings {
         let defaults = bus::Settings::default();
         bus::Settings {
@@ -227,6 +283,8 @@ pub fn check(board: &str, merged: &Merged) -> Result<Config, Vec<Problem>> {
         api: keys.api(),
         bus: keys.bus(),
         field: field::Settings { node_name: node.clone(), ..keys.field() },
+        queue: keys.queue(),
+        images: keys.images(),
     };
     if problems.is_empty() { Ok(config) } else { Err(problems) }
 }

@@ -104,6 +104,9 @@ const fn int(min: i64, max: i64, unit: &'static str) -> Rule {
     Rule::Integer { min, max, unit }
 }
 
+/// What becomes of messages when a stream is full.
+const WHEN_FULL: Rule = Rule::Choice(&["drop-oldest", "drop-newest", "refuse"]);
+
 /// The keys, by table.
 pub const KEYS: &[Key] = &[
     key("board.description", Rule::Text, None, "What people call the board."),
@@ -223,6 +226,77 @@ pub const KEYS: &[Key] = &[
         Some("10000"),
         "The longest pause between attempts to connect.",
     ),
+    key(
+        "queue.linger-ms",
+        int(0, 1000, "milliseconds"),
+        Some("30"),
+        "How long a message waits for others to share its write to disk with.",
+    ),
+    key(
+        "queue.disk-percent",
+        int(1, 90, "percent"),
+        Some("25"),
+        "How much of the file system the queue may take; its streams shrink to fit.",
+    ),
+    key(
+        "queue.replies.max-mib",
+        int(1, 1_048_576, "MiB"),
+        Some("4"),
+        "The most that answers to commands may take on disk.",
+    ),
+    key(
+        "queue.replies.max-age-hours",
+        int(0, 87_600, "hours, 0 for ever"),
+        Some("24"),
+        "How long answers to commands are kept for the cloud.",
+    ),
+    key(
+        "queue.replies.when-full",
+        WHEN_FULL,
+        Some("\"drop-oldest\""),
+        "What happens when they are full; what is dropped is counted.",
+    ),
+    key(
+        "queue.events.max-mib",
+        int(1, 1_048_576, "MiB"),
+        Some("16"),
+        "The most that state changes and events may take on disk.",
+    ),
+    key(
+        "queue.events.max-age-hours",
+        int(0, 87_600, "hours, 0 for ever"),
+        Some("720"),
+        "How long state changes and events are kept for the cloud.",
+    ),
+    key(
+        "queue.events.when-full",
+        WHEN_FULL,
+        Some("\"drop-oldest\""),
+        "What happens when they are full; what is dropped is counted.",
+    ),
+    key("queue.data.max-mib", int(1, 1_048_576, "MiB"), None, "The most that readings and uploads may take on disk."),
+    key(
+        "queue.data.max-age-hours",
+        int(0, 87_600, "hours, 0 for ever"),
+        Some("720"),
+        "How long readings and uploads are kept for the cloud.",
+    ),
+    key(
+        "queue.data.when-full",
+        WHEN_FULL,
+        Some("\"drop-oldest\""),
+        "What happens when they are full; what is dropped is counted.",
+    ),
+    key("images.max-image-mib", int(1, 1_048_576, "MiB"), Some("4096"), "The most that one image may unpack to."),
+    key("images.parallel-downloads", int(1, 8, "layers"), Some("2"), "Layers that are downloaded at the same time."),
+    key("images.insecure-registries", Rule::List, Some("[]"), "Registries (host:port) spoken to without TLS."),
+    key(
+        "images.ca-files",
+        Rule::List,
+        Some("[]"),
+        "PEM files with further authorities that registries' certificates may come from.",
+    ),
+    key("images.mirrors.*", Rule::List, None, "Mirrors that are asked before a registry, in order."),
     key("shutdown.deadline-seconds", int(1, 600, "seconds"), Some("20"), "How long an orderly shutdown may take."),
 ];
 
@@ -263,6 +337,7 @@ pub fn built_in() -> Layer {
 const BY_MEMORY: &[(&str, [i64; 3])] = &[
     ("bus.max-connections", [100, 200, 1000]),
     ("bus.client-queue-messages", [500, 1000, 4000]),
+    ("queue.data.max-mib", [64, 256, 1024]),
     ("bus.retained-kib", [1024, 2048, 16_384]),
 ];
 

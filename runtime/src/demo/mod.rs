@@ -28,6 +28,7 @@ use crate::engine::logs;
 use crate::exit::Exit;
 use crate::images::{BuildFile, ImageConfig};
 use crate::supervisor::chain;
+use crate::telemetry::log::{self, Levels};
 use cloud::Cloud;
 use terminal::Terminal;
 use view::View;
@@ -117,7 +118,7 @@ async fn run(demo: &Demo, folder: &Path) -> Result<Exit, Failure> {
     // The gateway.
     let (config, _) = config::load(&sources(folder, &cloud.url()))?;
     // Logs would draw over the screen: what is wrong is seen in the status.
-    crate::telemetry::log::start(crate::telemetry::log::Levels::parse("off").unwrap_or_default(), "text");
+    log::start(Levels::off(), "text");
     let node = Node::start(config).await?;
     let remarks = bring_objects(&node, port).await?;
 

@@ -4,6 +4,7 @@
 pub mod cgroup;
 pub mod containers;
 pub mod logs;
+pub mod network;
 pub mod pods;
 pub mod seccomp;
 pub mod shim;

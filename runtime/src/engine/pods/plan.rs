@@ -12,6 +12,9 @@
 //!
 //! A pod first gets a sandbox (network, files, volumes) that lives until the pod is deleted or the node reboots. In a new
 //! sandbox the init containers run one after the other; then all containers start.
+//!
+//! `now`, `retry_at`, `kill_at` and `wake_at` are milliseconds of the monotonic clock: a gateway without a real-time clock
+//! jumps by decades when it first hears from a time server, and no back-off may come to last as long.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,8 +34,19 @@ pub struct Wanted<'a> {
     pub hashes: &'a BTreeMap<String, String>,
     /// What the parts of the spec that make the sandbox hash to; part of every container's hash, too.
     pub sandbox: &'a str,
-    /// Whether the pod is to go: deleted, or its deadline is over.
-    pub ending: bool,
+    /// What is wanted of the pod as a whole.
+    pub goal: Goal,
+}
+
+/// What is wanted of a pod as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// It runs.
+    Run,
+    /// It has failed for good (its deadline is over): nothing runs, but it stays to be looked at.
+    Halt,
+    /// It is deleted: nothing is left of it.
+    Remove,
 }
 
 /// What is known about a pod.
@@ -127,7 +141,7 @@ pub struct Process {
     pub id: String,
     /// The hash of the spec it was made from.
     pub hash: String,
-    /// Since when.
+    /// Since when, UTC milliseconds.
     pub started_at: i64,
 }
 
@@ -146,10 +160,12 @@ pub struct Ended {
     pub reason: String,
     /// For people.
     pub message: String,
-    /// When it started; 0 when it did not.
+    /// When it started, UTC milliseconds; 0 when it did not.
     pub started_at: i64,
-    /// When it ended.
+    /// When it ended, UTC milliseconds.
     pub finished_at: i64,
+    /// How long to wait before it is started again, in milliseconds; 0 when that is at once, or never.
+    pub wait: i64,
     /// When it may be started again.
     pub retry_at: i64,
 }
@@ -201,7 +217,7 @@ pub enum Action {
 pub struct Decision {
     /// In order.
     pub actions: Vec<Action>,
-    /// UTC milliseconds.
+    /// When to look again if nothing else happens.
     pub wake_at: Option<i64>,
 }
 
@@ -215,14 +231,16 @@ impl Decision {
 pub fn decide(wanted: Wanted<'_>, known: &Known, now: i64) -> Decision {
     let mut decision = Decision::default();
     stop_what_is_not_wanted(wanted, known, now, &mut decision);
-    if wanted.ending {
-        if !known.containers.values().any(Unit::is_busy) {
-            decision.actions.push(Action::TearDown);
+    match wanted.goal {
+        Goal::Run if is_over(wanted, known) => return decision,
+        Goal::Run => {}
+        Goal::Halt => return decision,
+        Goal::Remove => {
+            if !known.containers.values().any(Unit::is_busy) {
+                decision.actions.push(Action::TearDown);
+            }
+            return decision;
         }
-        return decision;
-    }
-    if is_over(wanted, known) {
-        return decision;
     }
     let initialized = match &known.sandbox {
         Sandbox::Ready { hash, initialized } if hash == wanted.sandbox => initialized,
@@ -253,7 +271,7 @@ pub fn decide(wanted: Wanted<'_>, known: &Known, now: i64) -> Decision {
 fn stop_what_is_not_wanted(wanted: Wanted<'_>, known: &Known, now: i64, decision: &mut Decision) {
     for (name, unit) in &known.containers {
         match &unit.state {
-            State::Running(process) if wanted.ending || wanted.hashes.get(name) != Some(&process.hash) => {
+            State::Running(process) if wanted.goal != Goal::Run || wanted.hashes.get(name) != Some(&process.hash) => {
                 decision.actions.push(Action::Terminate { container: name.clone() });
             }
             State::Stopping { killed: false, kill_at, .. } if *kill_at > now => decision.wake(*kill_at),

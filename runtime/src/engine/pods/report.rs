@@ -101,8 +101,8 @@ fn container(c: &Container, known: &Known, init: bool, initialized: bool) -> Con
         State::Running(process) | State::Stopping { process, .. } => {
             (ContainerState::running(rfc3339(process.started_at)), last)
         }
-        State::Ended(end) if end.retry_at > end.finished_at => {
-            let message = format!("back-off of {} s before the next start", (end.retry_at - end.finished_at) / 1000);
+        State::Ended(end) if end.wait > 0 => {
+            let message = format!("back-off of {} s before the next start", end.wait / 1000);
             (ContainerState::waiting("CrashLoopBackOff", &message), terminated(end))
         }
         State::Ended(end) => (terminated(end), last),
@@ -178,15 +178,16 @@ fn conditions(status: &mut PodStatus, known: &Known, initialized: bool, before: 
 }
 
 /// What the last status of a pod says about its containers, for a runtime that has just started. What ran then is given as
-/// ended with an unknown status; whoever finds it still running corrects that.
-pub fn recall(status: &PodStatus, policy: RestartPolicy, now: i64) -> Known {
+/// ended with an unknown status; whoever finds it still running corrects that. `now` is UTC, `monotonic` what
+/// [`super::plan`] counts in.
+pub fn recall(status: &PodStatus, policy: RestartPolicy, now: i64, monotonic: i64) -> Known {
     let init = status.init_container_statuses.iter().map(|c| (c, true));
     let main = status.container_statuses.iter().map(|c| (c, false));
-    let units = init.chain(main).map(|(c, init)| (c.name.clone(), recall_unit(c, init, policy, now)));
+    let units = init.chain(main).map(|(c, init)| (c.name.clone(), recall_unit(c, init, policy, now, monotonic)));
     Known { sandbox: Sandbox::None, containers: units.collect() }
 }
 
-fn recall_unit(c: &ContainerStatus, init: bool, policy: RestartPolicy, now: i64) -> Unit {
+fn recall_unit(c: &ContainerStatus, init: bool, policy: RestartPolicy, now: i64, monotonic: i64) -> Unit {
     let ended = |s: &ContainerState| s.terminated.as_ref().map(|end| read_terminated(end, now));
     let mut unit = Unit { restarts: c.restart_count, image_id: c.image_id.clone(), ..Unit::default() };
     if let Some(running) = &c.state.running {
@@ -201,7 +202,9 @@ fn recall_unit(c: &ContainerStatus, init: bool, policy: RestartPolicy, now: i64)
     let Some(mut end) = current else { return unit };
     if is_restarted(policy, init, end.exit_code) {
         unit.crashes = Backoff::resume(c.restart_count, end.finished_at, now);
-        end.retry_at = end.finished_at + unit.crashes.failed(0);
+        end.wait = unit.crashes.failed(0);
+        // Never longer than the back-off itself, whatever the clock has done meanwhile.
+        end.retry_at = monotonic + (end.finished_at + end.wait - now).clamp(0, end.wait);
     }
     unit.state = State::Ended(end);
     unit.last = last;
@@ -219,6 +222,7 @@ fn lost(id: String, started_at: &str, now: i64) -> Ended {
         message: "the node was restarted, or the container was removed, while it ran".to_owned(),
         started_at: edge_model::time::parse_rfc3339(started_at).unwrap_or(0),
         finished_at: now,
+        wait: 0,
         retry_at: 0,
     }
 }
@@ -234,6 +238,7 @@ fn read_terminated(end: &Terminated, now: i64) -> Ended {
         message: end.message.clone(),
         started_at: time(&end.started_at),
         finished_at: time(&end.finished_at).min(now),
+        wait: 0,
         retry_at: 0,
     }
 }

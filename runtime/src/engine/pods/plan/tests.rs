@@ -11,7 +11,7 @@ struct Bench {
     spec: PodSpec,
     hashes: BTreeMap<String, String>,
     known: Known,
-    ending: bool,
+    goal: Goal,
 }
 
 impl Bench {
@@ -21,7 +21,7 @@ impl Bench {
         let spec = json!({"initContainers": list(inits), "containers": list(containers), "restartPolicy": policy});
         let spec = edge_model::pod::check(&spec).unwrap();
         let hashes = spec.all_containers().map(|c| (c.name.clone(), "h".to_owned())).collect();
-        let mut bench = Bench { spec, hashes, known: Known::default(), ending: false };
+        let mut bench = Bench { spec, hashes, known: Known::default(), goal: Goal::Run };
         bench.sandbox(&[]);
         bench
     }
@@ -38,7 +38,7 @@ impl Bench {
     }
 
     fn wanted(&self) -> Wanted<'_> {
-        Wanted { spec: &self.spec, hashes: &self.hashes, sandbox: "s", ending: self.ending }
+        Wanted { spec: &self.spec, hashes: &self.hashes, sandbox: "s", goal: self.goal }
     }
 
     fn decide(&self) -> Decision {
@@ -204,7 +204,7 @@ fn a_refused_launch_is_tried_again_later() {
 fn a_pod_that_is_to_go_stops_everything_and_then_is_taken_away() {
     let mut pod = Bench::new(&["i"], &["a", "b"], "Always");
     pod.sandbox(&["i"]);
-    pod.ending = true;
+    pod.goal = Goal::Remove;
     pod.is("a", running("h"));
     pod.is("b", State::Launching);
     assert_eq!(pod.actions(), [terminate("a")]);
@@ -213,6 +213,11 @@ fn a_pod_that_is_to_go_stops_everything_and_then_is_taken_away() {
     assert_eq!(pod.decide(), Decision { actions: vec![], wake_at: Some(NOW + 1) });
     pod.is("a", ended(143, NOW));
     assert_eq!(pod.actions(), [Action::TearDown]);
+    pod.goal = Goal::Halt;
+    assert_eq!(pod.decide(), Decision::default());
+    pod.is("a", running("h"));
+    assert_eq!(pod.actions(), [terminate("a")]);
+    pod.goal = Goal::Remove;
     pod.known = Known::default();
     assert_eq!(pod.actions(), [Action::TearDown]);
 }

@@ -7,7 +7,7 @@ use edge_model::pod::PodSpec;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::engine::pods::plan::{Process, Refusal};
+use crate::engine::pods::plan::{Goal, Process, Refusal};
 
 const NOW: i64 = 1_796_060_067_000;
 
@@ -28,7 +28,7 @@ fn known(units: &[(&str, State)], initialized: &[&str]) -> Known {
 
 fn show(spec: &PodSpec, known: &Known) -> PodStatus {
     let hashes = spec.all_containers().map(|c| (c.name.clone(), "h".to_owned())).collect::<BTreeMap<_, _>>();
-    let wanted = Wanted { spec, hashes: &hashes, sandbox: "s", ending: false };
+    let wanted = Wanted { spec, hashes: &hashes, sandbox: "s", goal: Goal::Run };
     status(wanted, known, &Facts::default(), &PodStatus::default(), NOW)
 }
 
@@ -37,7 +37,7 @@ fn running() -> State {
 }
 
 fn ended(exit_code: i32, wait: i64) -> State {
-    let end = Ended { id: "1".into(), exit_code, finished_at: NOW, retry_at: NOW + wait, ..Ended::default() };
+    let end = Ended { id: "1".into(), exit_code, finished_at: NOW, wait, retry_at: wait, ..Ended::default() };
     State::Ended(end)
 }
 
@@ -90,7 +90,7 @@ fn conditions_and_container_states() {
 fn a_condition_keeps_its_time_until_it_changes() {
     let pod = spec(&[], &["a"], "Always");
     let hashes = BTreeMap::from([("a".to_owned(), "h".to_owned())]);
-    let wanted = Wanted { spec: &pod, hashes: &hashes, sandbox: "s", ending: false };
+    let wanted = Wanted { spec: &pod, hashes: &hashes, sandbox: "s", goal: Goal::Run };
     let first = status(wanted, &known(&[], &[]), &Facts::default(), &PodStatus::default(), NOW);
     let later = status(wanted, &known(&[("a", running())], &[]), &Facts::default(), &first, NOW + 5000);
     let time = |s: &PodStatus, kind: &str| {
@@ -107,7 +107,7 @@ fn a_restarted_runtime_recalls_counts_and_ends() {
     if let Some(unit) = before.containers.get_mut("loop") {
         unit.restarts = 3;
     }
-    let recalled = recall(&show(&pod, &before), RestartPolicy::OnFailure, NOW + 60_000);
+    let recalled = recall(&show(&pod, &before), RestartPolicy::OnFailure, NOW + 30_000, 7);
     let state = |name: &str| recalled.containers.get(name).map(|u| u.state.clone());
     let code = |name: &str| match state(name) {
         Some(State::Ended(end)) => Some((end.exit_code, end.reason)),
@@ -119,6 +119,6 @@ fn a_restarted_runtime_recalls_counts_and_ends() {
     assert_eq!(state("new"), Some(State::New));
     let looping = &recalled.containers["loop"];
     assert_eq!((looping.restarts, looping.crashes.clone().failed(0)), (3, 80_000));
-    assert!(matches!(&looping.state, State::Ended(end) if end.retry_at == NOW + 40_000));
+    assert!(matches!(&looping.state, State::Ended(end) if end.retry_at == 7 + 10_000));
     assert_eq!(recalled.sandbox, Sandbox::None);
 }
