@@ -178,9 +178,11 @@ impl Command {
             }
             None => return Err((None, Failure::new("Malformed", "id", "is missing"))),
         };
-        match crate::check::typed("", &Value::Object(map)) {
+        match serde_path_to_error::deserialize(Value::Object(map)) {
             Ok(action) => Ok(Command { id, action }),
-            Err(ObjectError { path, message }) => {
+            Err(error) => {
+                let told = ObjectError { path: error.path().to_string(), message: error.inner().to_string() };
+                let ObjectError { path, message } = crate::check::polish(told);
                 let path = if path == "." { "" } else { &path };
                 Err((Some(id), Failure::new("Malformed", path, message)))
             }
