@@ -11,30 +11,16 @@ need_rust
 mapfile -t packages < <(sed 's/#.*//; s/[[:space:]]*$//; /^$/d' tests/packages.txt)
 need_packages "The tests" "${packages[@]}"
 
-# A virtual environment is made anew when the list or the system's Python has changed.
-python=.cache/python
-stamp="$(cat tests/requirements.txt) $(/usr/bin/python3 --version) $PWD"
-if [ "$(cat "$python/stamp" 2>/dev/null)" != "$stamp" ]; then
-    rm -rf "$python"
-    /usr/bin/python3 -m venv "$python"
-    for try in 1 2 3; do
-        "$python/bin/pip" install --quiet --disable-pip-version-check --requirement tests/requirements.txt && break
-        [ "$try" != 3 ] || { say "pip could not install tests/requirements.txt"; exit 1; }
-        sleep $((try * 5))
-    done
-    printf '%s' "$stamp" >"$python/stamp"
-fi
-
 # Built as the tests' own dependencies are, with the same features, so that nothing is compiled twice.
 cargo build --workspace --bins --tests
 host=$(rustc --print host-tuple)
 export EDGE_RUNTIME_BIN="${EDGE_RUNTIME_BIN:-${CARGO_TARGET_DIR:-$PWD/target}/$host/debug/edge-runtime}"
 
 # The aarch64 executable, in the quickest profile unless a shipped one is given.
-if [ -z "${EDGE_RUNTIME_AARCH64:-}" ]; then
-    EDGE_RUNTIME_AARCH64=$(cargo xtask build --target aarch64-unknown-linux-gnu)
+if [ -z "${EDGE_TESTS_AARCH64:-}" ]; then
+    EDGE_TESTS_AARCH64=$(cargo xtask build --target aarch64-unknown-linux-gnu)
 fi
-export EDGE_RUNTIME_AARCH64
+export EDGE_TESTS_AARCH64
 
 if [ "$(id -u)" != 0 ] && command -v sudo >/dev/null; then
     runner="CARGO_TARGET_$(printf '%s' "$host" | tr 'a-z-' 'A-Z_')_RUNNER"

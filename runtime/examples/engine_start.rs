@@ -61,7 +61,7 @@ async fn main() {
     for n in 0..10 {
         handles.push(containers.start(request(&format!("idle-{n}"), &["sleep", "1000"])).await.unwrap());
     }
-    let mut private: Vec<u64> = handles.iter().map(|h| shim_private(h.running().unwrap().pid)).collect();
+    let mut private: Vec<u64> = handles.iter().map(|h| shim_private(h.running().unwrap().shim)).collect();
     private.sort_unstable();
     println!("10 idle containers: private memory of a shim {} KiB (median), {} KiB (most)", private[5], private[9]);
     for handle in handles {
@@ -96,11 +96,9 @@ fn peer(runtime: &str, bundle: &Path, round: usize) -> Option<Duration> {
     Some(time(&run)?.saturating_sub(time("exec true")?))
 }
 
-/// Private KiB of the parent of a container's first process.
+/// Private KiB of a process.
 fn shim_private(pid: i32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let parent = status.lines().find_map(|l| l.strip_prefix("PPid:")).unwrap().trim().to_owned();
-    let rollup = fs::read_to_string(format!("/proc/{parent}/smaps_rollup")).unwrap();
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
     let lines = rollup.lines().filter(|l| l.starts_with("Private_"));
     lines.filter_map(|l| l.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()).sum()
 }

@@ -1,11 +1,13 @@
 //! The command line: flags of the daemon, or a verb.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config, Merged, Sources};
 use crate::exit::Exit;
+use crate::{app, cli, demo};
 
 /// Turns this Linux gateway into an edge node: containers, event bus, field devices and a durable way to the cloud.
 ///
@@ -15,6 +17,15 @@ use crate::exit::Exit;
 struct CommandLine {
     #[command(flatten)]
     flags: Flags,
+    /// The socket of the node a verb talks to.
+    #[arg(
+        long,
+        env = "EDGE_RUNTIME_SOCKET",
+        default_value = "/run/edge-runtime/api.sock",
+        value_name = "PATH",
+        global = true
+    )]
+    socket: PathBuf,
     #[command(subcommand)]
     verb: Option<Verb>,
 }
@@ -50,6 +61,13 @@ pub struct Flags {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    #[command(flatten)]
+    Client(cli::Verb),
+    /// Run a whole gateway with a simulated plant and a cloud whose plug can be pulled.
+    Demo(demo::Demo),
+    /// What the demo's pod runs.
+    #[command(hide = true)]
+    SamplePod,
     /// Check or show the configuration without starting anything.
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -64,25 +82,48 @@ enum ConfigVerb {
 }
 
 /// Reads the command line and does what it says.
-pub fn main() -> Exit {
+pub fn main() -> ExitCode {
     let line = match CommandLine::try_parse() {
         Ok(line) => line,
         Err(error) => {
             let _ = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Clean };
+            return if error.use_stderr() { Exit::Usage } else { Exit::Clean }.into();
         }
     };
     if line.flags.minconfig || line.flags.defaultconfig {
         let minimal = line.flags.minconfig;
-        return print(&if minimal { config::print::min_config() } else { config::print::default_config() });
+        let text = if minimal { config::print::min_config() } else { config::print::default_config() };
+        return print(&text).into();
     }
     match line.verb {
-        None => with_config(&line.flags, |config, _| crate::app::main(config)),
-        Some(Verb::Config(ConfigVerb::Check)) => with_config(&line.flags, |config, _| {
-            print(&format!("the configuration is right (board {}, node {})\n", config.board.name, config.node))
-        }),
+        Some(Verb::Client(verb)) => client(verb, &line.socket),
+        Some(Verb::Demo(demo)) => demo::main(&demo).into(),
+        Some(Verb::SamplePod) => demo::sample_pod().into(),
+        None => with_config(&line.flags, |config, _| app::main(config)).into(),
+        Some(Verb::Config(ConfigVerb::Check)) => {
+            let right = |config: &Config| {
+                format!("the configuration is right (board {}, node {})\n", config.board.name, config.node)
+            };
+            with_config(&line.flags, |config, _| print(&right(&config))).into()
+        }
         Some(Verb::Config(ConfigVerb::Show)) => {
-            with_config(&line.flags, |_, merged| print(&config::print::show(merged)))
+            with_config(&line.flags, |_, merged| print(&config::print::show(merged))).into()
+        }
+    }
+}
+
+/// Runs a verb on a reactor of one thread: it waits for one socket and the terminal.
+fn client(verb: cli::Verb, socket: &Path) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            let code = runtime.block_on(cli::run(verb, socket));
+            // A read of standard input that is still waiting must not hold up the end.
+            runtime.shutdown_background();
+            code
+        }
+        Err(error) => {
+            complain(&format!("cannot start: {error}"));
+            Exit::Fatal.into()
         }
     }
 }

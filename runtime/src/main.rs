@@ -9,5 +9,5 @@ fn main() -> ExitCode {
         return edge_runtime::engine::shim::main(arguments);
     }
     edge_runtime::sys::settle_c_library();
-    edge_runtime::command::main().into()
+    edge_runtime::command::main()
 }

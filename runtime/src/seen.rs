@@ -8,18 +8,18 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use crate::api::Backends;
-use crate::api::backend::{BackendError, Item, LogLevel};
+use crate::api::backend::{BackendError, Item, LogLevel, Section};
 use crate::bus::Bus;
+use crate::cloud::{Link, LinkState};
 use crate::liveness::Probe;
-use crate::queue::Queue;
+use crate::queue::{self, Queue};
 use crate::store::Store;
 use crate::supervisor::{State, UnitStatus, Units};
 use crate::telemetry::log::{self, Levels};
 use crate::telemetry::metrics::{Exposition, Registry, Shape};
 
 /// Everything behind the API.
-pub fn backends(units: &Units, bus: &Bus, queue: &Queue) -> Backends {
-    let _ = queue;
+pub fn backends(units: &Units, bus: &Bus, queue: &Queue, link: &Link) -> Backends {
     let metrics = Registry::default();
     metrics.add({
         let units = units.clone();
@@ -28,6 +28,14 @@ pub fn backends(units: &Units, bus: &Bus, queue: &Queue) -> Backends {
     metrics.add({
         let bus = bus.clone();
         move |e| bus_figures(e, &bus)
+    });
+    metrics.add({
+        let queue = queue.clone();
+        move |e| queue_figures(e, &queue.stats())
+    });
+    metrics.add({
+        let link = link.clone();
+        move |e| link_figures(e, &link)
     });
     metrics.add(process_figures);
     let section = {
@@ -40,7 +48,7 @@ pub fn backends(units: &Units, bus: &Bus, queue: &Queue) -> Backends {
     };
     Backends {
         log_level: Some(Arc::new(Live)),
-        status: vec![("units", section)],
+        status: vec![("units", section), ("queue", queue_section(queue)), ("link", link_section(link))],
         ready: Some(ready),
         metrics,
         ..Backends::default()
@@ -67,9 +75,104 @@ fn unit_figures(e: &mut Exposition, units: &[UnitStatus]) {
     }
 }
 
+/// The section `queue` of the status.
+fn queue_section(queue: &Queue) -> Section {
+    let queue = queue.clone();
+    Arc::new(move || {
+        let stats = queue.stats();
+        let items = stats.streams.iter().map(|(stream, s)| {
+            let lost = s.dropped.total();
+            let item = match (stats.failing, lost) {
+                (true, _) => Item::unwell(stream.name(), "failing", "the last write to disk failed"),
+                (false, 0) => Item::well(stream.name(), if s.queued == 0 { "empty" } else { "waiting" }),
+                (false, _) => Item::unwell(stream.name(), "dropping", format!("{lost} messages were dropped")),
+            };
+            item.with("queued", s.queued).with("bytes", s.stored_bytes).with("dropped", lost).with("acked", s.acked)
+        });
+        items.collect()
+    })
+}
+
+/// The section `link` of the status.
+fn link_section(link: &Link) -> Section {
+    let link = link.clone();
+    Arc::new(move || {
+        let time = edge_model::time::rfc3339;
+        let item = match link.state() {
+            LinkState::Disabled => Item::well("cloud", "disabled"),
+            LinkState::Online { since_ms } => Item::well("cloud", "online").with("since", time(since_ms)),
+            LinkState::Connecting { reason } if reason.is_empty() => Item::well("cloud", "connecting"),
+            LinkState::Connecting { reason } => Item::unwell("cloud", "connecting", reason),
+            LinkState::Offline { since_ms, reason, next_try_ms } => Item::unwell("cloud", "offline", reason)
+                .with("since", time(since_ms))
+                .with("nextTry", time(next_try_ms)),
+        };
+        let stats = link.stats();
+        vec![item.with("sent", stats.sent_total).with("acknowledged", stats.acked_total)]
+    })
+}
+
+fn link_figures(e: &mut Exposition, link: &Link) {
+    let stats = link.stats();
+    let online = matches!(link.state(), LinkState::Online { .. });
+    e.gauge("edge_cloud_online", "Whether the cloud can be reached.", f64::from(u8::from(online)));
+    for (name, help, value) in [
+        ("edge_cloud_sent_total", "Messages handed to the cloud, repeats included.", stats.sent_total),
+        ("edge_cloud_resent_total", "Of these, the ones that had been sent before.", stats.resent_total),
+        ("edge_cloud_acknowledged_total", "Messages the cloud has acknowledged.", stats.acked_total),
+        ("edge_cloud_oversize_total", "Messages left out because they were too large.", stats.oversize_total),
+        ("edge_cloud_connects_total", "Connections that were accepted.", stats.connects_total),
+        ("edge_cloud_failures_total", "Connections that failed or were lost.", stats.failures_total),
+        ("edge_cloud_commands_total", "Commands received.", stats.commands_total),
+        ("edge_cloud_repeated_commands_total", "Commands received again.", stats.repeated_commands_total),
+    ] {
+        e.counter(name, help, value);
+    }
+}
+
+fn queue_figures(e: &mut Exposition, stats: &queue::Stats) {
+    let mut each = |shape, name: &str, help: &str, value: fn(&queue::StreamStats) -> u64| {
+        for (stream, s) in stats.streams.iter() {
+            #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only doubles")]
+            e.sample(shape, name, help, &[("stream", stream.name())], value(s) as f64);
+        }
+    };
+    each(Shape::Gauge, "edge_queue_messages", "Messages that wait for the cloud.", |s| s.queued);
+    each(Shape::Gauge, "edge_queue_stored_bytes", "What they take on disk, packed.", |s| s.stored_bytes);
+    each(Shape::Counter, "edge_queue_pushed_total", "Sequence numbers given out.", |s| s.last);
+    each(Shape::Counter, "edge_queue_acknowledged_total", "The highest number the cloud has acknowledged.", |s| {
+        s.acked
+    });
+    each(Shape::Counter, "edge_queue_dropped_total", "Messages that were given up.", |s| s.dropped.total());
+    each(Shape::Counter, "edge_queue_refused_total", "Pushes refused because the stream was full.", |s| s.refused);
+    e.counter("edge_queue_commits_total", "Commits to disk.", stats.commits);
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only doubles")]
+    e.gauge("edge_queue_disk_bytes", "The size of the queue's file.", stats.disk_bytes as f64);
+}
+
 fn bus_figures(e: &mut Exposition, bus: &Bus) {
-    let _ = bus.stats();
-    let _ = e;
+    let stats = bus.stats();
+    let gauge = |n: usize| u32::try_from(n).map_or(f64::INFINITY, f64::from);
+    e.gauge("edge_bus_clients", "MQTT clients that are connected.", gauge(stats.connections));
+    e.gauge("edge_bus_sessions", "MQTT sessions, also of clients that are away.", gauge(stats.sessions));
+    e.gauge("edge_bus_subscriptions", "Subscriptions of all clients.", gauge(stats.subscriptions));
+    e.counter(
+        "edge_bus_messages_in_total",
+        "Messages published, by clients and by the runtime.",
+        stats.messages_in_total,
+    );
+    e.counter("edge_bus_messages_out_total", "Messages delivered.", stats.messages_out_total);
+    for (who, n) in [
+        ("client", stats.dropped_client_total),
+        ("runtime", stats.dropped_inbox_total),
+        ("retained", stats.dropped_retained_total),
+    ] {
+        let help = "Messages dropped because their receiver was too slow, or because too many were retained.";
+        #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only doubles")]
+        e.sample(Shape::Counter, "edge_bus_dropped_total", help, &[("receiver", who)], n as f64);
+    }
+    e.counter("edge_bus_uploads_total", "Messages that clients had brought to the cloud.", stats.uploads_total);
+    e.counter("edge_bus_refused_total", "Clients that were refused.", stats.refused_total);
 }
 
 /// What the process uses, from `/proc/self` (proc(5)).

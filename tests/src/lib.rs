@@ -4,13 +4,21 @@
 //! helper processes, mounts and files with it, also when the test panics. Waits are conditions with a deadline
 //! ([`wait::until`]), ports are reserved across processes ([`ports::free`]), so that tests can run in parallel and again.
 
+pub mod aarch64;
 pub mod binary;
 pub mod cleanup;
 pub mod daemon;
 pub mod field;
+pub mod filesystem;
 pub mod http;
+pub mod image;
+pub mod libmodbus;
 pub mod mosquitto;
 pub mod ports;
+pub mod producer;
+pub mod proxy;
+pub mod pymodbus;
+pub mod receiver;
 pub mod registry;
 pub mod run;
 pub mod source;

@@ -3,13 +3,14 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::ports::{self, Port};
 use crate::wait::DEADLINE;
 
 /// How the broker is to be set up.
@@ -26,32 +27,26 @@ pub struct Setup {
 /// A running broker with its own directory; stopped when dropped. Its sessions survive a restart.
 pub struct Mosquitto {
     dir: TempDir,
-    port: u16,
+    port: Port,
     child: Option<Child>,
 }
 
 impl Mosquitto {
-    /// Starts one on a free port and waits until it listens.
+    /// Starts one on a port of its own and waits until it listens.
     ///
     /// # Panics
     /// When it cannot be started.
     pub fn start(setup: &Setup) -> Mosquitto {
-        // A port found free may be taken by somebody else before mosquitto has it: then with another one.
-        for _ in 0..10 {
-            let port = free_port();
-            let dir = TempDir::new().expect("temporary directory");
-            write_config(dir.path(), port, setup);
-            let mut broker = Mosquitto { dir, port, child: None };
-            if broker.try_restart() {
-                return broker;
-            }
-        }
-        panic!("mosquitto did not start; is the package `mosquitto` installed?");
+        let (port, dir) = (ports::free(), TempDir::new().expect("temporary directory"));
+        write_config(dir.path(), port.number(), setup);
+        let mut broker = Mosquitto { dir, port, child: None };
+        assert!(broker.try_restart(), "mosquitto did not start");
+        broker
     }
 
     /// Its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// Where its files are.
@@ -102,7 +97,7 @@ impl Mosquitto {
             if child.try_wait().expect("wait").is_some() {
                 return false;
             }
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok() {
+            if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port.number())).is_ok() {
                 self.child = Some(child);
                 return true;
             }
@@ -161,15 +156,6 @@ fn binary(name: &str) -> PathBuf {
     // Debian keeps daemons out of a user's PATH.
     let sbin = Path::new("/usr/sbin").join(name);
     if sbin.exists() { sbin } else { PathBuf::from(name) }
-}
-
-/// A port nobody listens on just now.
-///
-/// # Panics
-/// When the machine has none.
-pub fn free_port() -> u16 {
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    socket.local_addr().expect("address").port()
 }
 
 /// Runs `mosquitto_pub -p <port> <args>` to its end.

@@ -8,22 +8,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long anything may take before a test gives up on it.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Waits for a condition.
-///
-/// # Panics
-/// When it does not come true within a minute.
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < PATIENCE, "waited a minute for: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
 
 /// How a registry is guarded.
 #[derive(Debug, Clone, Default)]

@@ -43,6 +43,7 @@ impl Text {
         let name = self.path.rsplit('/').next().unwrap_or("");
         let folders = ["tests/", "mappers/tests/", "runtime/tests/"];
         name == "tests.rs"
+            || name.ends_with("_tests.rs")
             || self.path.contains("/tests/")
             || folders.iter().any(|folder| self.path.starts_with(folder))
     }

@@ -377,8 +377,8 @@ impl Device {
             cycle(at("collectCycle"), p.collect_cycle)?;
             cycle(at("reportCycle"), p.report_cycle)?;
             if p.push_method.is_some() {
-                let instead =
-                    "readings go on the bus ($ke/events/device/<id>/data/update) and, with reportToCloud, to the cloud";
+                let data = crate::topic::Topic::DeviceData("<id>".to_owned());
+                let instead = format!("readings go on the bus ({data}) and, with reportToCloud, to the cloud");
                 return fail(at("pushMethod"), format!("is not supported: {instead}"));
             }
             if let Some(v) = &p.visitors {

@@ -6,6 +6,7 @@
 pub mod check;
 pub mod configmap;
 pub mod device;
+pub mod envelope;
 pub mod event;
 pub mod kind;
 pub mod manifest;

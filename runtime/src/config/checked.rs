@@ -1,5 +1,6 @@
 //! From merged keys to typed settings, one struct per part of the runtime.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +8,8 @@ use std::time::Duration;
 use super::error::Problem;
 use super::layer::{Origin, Value};
 use super::{Merged, schema};
-use crate::{api, bus, field, store};
+use crate::engine::pods;
+use crate::{api, bus, cloud, field, images, queue, store};
 
 /// A serial port of the board.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +93,16 @@ pub struct Config {
     pub bus: bus::Settings,
     /// The field.
     pub field: field::Settings,
+    /// The queue to the cloud.
+    pub queue: queue::Settings,
+    /// The images.
+    pub images: images::Settings,
+    /// The link to the cloud.
+    pub cloud: cloud::Settings,
+    /// Whether containers are run at all.
+    pub engine_enabled: bool,
+    /// Pods; where things are is filled in from the paths.
+    pub pods: pods::Settings,
 }
 
 /// Reads keys that the schema has already checked for type and range; absent ones read as empty, zero or false.
@@ -169,6 +181,93 @@ impl Reader<'_> {
         }
     }
 
+    fn list(&self, path: &str) -> Vec<String> {
+        match self.value(path) {
+            Some(Value::List(items)) => items.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn queue(&self) -> queue::Settings {
+        let mut settings = queue::Settings {
+            linger_ms: self.number("queue.linger-ms"),
+            disk_percent: u8::try_from(self.number("queue.disk-percent")).unwrap_or(25),
+            ..queue::Settings::default()
+        };
+        for stream in queue::Stream::ALL {
+            let name = stream.name();
+            let limits = settings.streams.get_mut(stream);
+            limits.max_bytes = self.number(&format!("queue.{name}.max-mib")) << 20;
+            limits.max_age_ms = self.number(&format!("queue.{name}.max-age-hours")) * 3_600_000;
+            limits.policy = match self.text(&format!("queue.{name}.when-full")).as_str() {
+                "drop-newest" => queue::Policy::DropNewest,
+                "refuse" => queue::Policy::Refuse,
+                _ => queue::Policy::DropOldest,
+            };
+        }
+        settings
+    }
+
+    fn seconds(&self, path: &str) -> Duration {
+        Duration::from_secs(self.number(path))
+    }
+
+    fn cloud(&self, node: &str) -> cloud::Settings {
+        let file = |path: &str| self.maybe(path).map(PathBuf::from);
+        cloud::Settings {
+            address: self.maybe("cloud.address"),
+            node: node.to_owned(),
+            prefix: self.text("cloud.prefix"),
+            client_id: self.maybe("cloud.client-id"),
+            user: self.maybe("cloud.user"),
+            password_file: file("cloud.password-file"),
+            ca_file: file("cloud.ca-file"),
+            certificate_file: file("cloud.certificate-file"),
+            key_file: file("cloud.key-file"),
+            keep_alive: self.seconds("cloud.keep-alive-seconds"),
+            connect_timeout: self.seconds("cloud.connect-timeout-seconds"),
+            ack_timeout: self.seconds("cloud.ack-timeout-seconds"),
+            window: u16::try_from(self.number("cloud.window")).unwrap_or(64),
+            drain_rate: u32::try_from(self.number("cloud.drain-rate")).unwrap_or(0),
+            message_max_bytes: self.size("cloud.message-max-kib") << 10,
+            back_off_max: self.seconds("cloud.back-off-max-seconds"),
+            ..cloud::Settings::default()
+        }
+    }
+
+    fn pods(&self) -> pods::Settings {
+        pods::Settings {
+            log_max_bytes: self.number("engine.log-max-kib") << 10,
+            pids_limit: u32::try_from(self.number("engine.pids-limit")).ok(),
+            allow_privileged: self.flag("engine.allow-privileged"),
+            ..pods::Settings::default()
+        }
+    }
+
+    fn images(&self) -> images::Settings {
+        images::Settings {
+            max_image_bytes: self.number("images.max-image-mib") << 20,
+            insecure_registries: self.list("images.insecure-registries"),
+            ca_files: self.list("images.ca-files").into_iter().map(PathBuf::from).collect(),
+            parallel_downloads: self.size("images.parallel-downloads"),
+            mirrors: self.by_name("images.mirrors.", Reader::list_of),
+            ..images::Settings::default()
+        }
+    }
+
+    fn list_of(value: &Value) -> Option<Vec<String>> {
+        match value {
+            Value::List(items) => Some(items.clone()),
+            _ => None,
+        }
+    }
+
+    /// Keys below a table whose names are free, such as a registry's.
+    fn by_name<T>(&self, table: &str, read: impl Fn(&Value) -> Option<T>) -> BTreeMap<String, T> {
+        let below = self.merged.iter().filter_map(|(path, value, _)| Some((path.strip_prefix(table)?, value)));
+        below.filter_map(|(name, value)| Some((name.to_owned(), read(value)?))).collect()
+    }
+
     fn bus(&self) -> bus::Settings {
         let defaults = bus::Settings::default();
         bus::Settings {
@@ -227,7 +326,15 @@ pub fn check(board: &str, merged: &Merged) -> Result<Config, Vec<Problem>> {
         api: keys.api(),
         bus: keys.bus(),
         field: field::Settings { node_name: node.clone(), ..keys.field() },
+        queue: keys.queue(),
+        images: keys.images(),
+        cloud: keys.cloud(&node),
+        engine_enabled: keys.flag("engine.enabled"),
+        pods: keys.pods(),
     };
+    if let Err(error) = config.cloud.check() {
+        problem(&format!("cloud.{}", error.key), error.rule);
+    }
     if problems.is_empty() { Ok(config) } else { Err(problems) }
 }
 

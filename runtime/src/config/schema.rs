@@ -104,6 +104,9 @@ const fn int(min: i64, max: i64, unit: &'static str) -> Rule {
     Rule::Integer { min, max, unit }
 }
 
+/// What becomes of messages when a stream is full.
+const WHEN_FULL: Rule = Rule::Choice(&["drop-oldest", "drop-newest", "refuse"]);
+
 /// The keys, by table.
 pub const KEYS: &[Key] = &[
     key("board.description", Rule::Text, None, "What people call the board."),
@@ -223,6 +226,161 @@ pub const KEYS: &[Key] = &[
         Some("10000"),
         "The longest pause between attempts to connect.",
     ),
+    key(
+        "queue.linger-ms",
+        int(0, 1000, "milliseconds"),
+        Some("30"),
+        "How long a message waits for others to share its write to disk with.",
+    ),
+    key(
+        "queue.disk-percent",
+        int(1, 90, "percent"),
+        Some("25"),
+        "How much of the file system the queue may take; its streams shrink to fit.",
+    ),
+    key(
+        "queue.replies.max-mib",
+        int(1, 1_048_576, "MiB"),
+        Some("4"),
+        "The most that answers to commands may take on disk.",
+    ),
+    key(
+        "queue.replies.max-age-hours",
+        int(0, 87_600, "hours, 0 for ever"),
+        Some("24"),
+        "How long answers to commands are kept for the cloud.",
+    ),
+    key(
+        "queue.replies.when-full",
+        WHEN_FULL,
+        Some("\"drop-oldest\""),
+        "What happens when they are full; what is dropped is counted.",
+    ),
+    key(
+        "queue.events.max-mib",
+        int(1, 1_048_576, "MiB"),
+        Some("16"),
+        "The most that state changes and events may take on disk.",
+    ),
+    key(
+        "queue.events.max-age-hours",
+        int(0, 87_600, "hours, 0 for ever"),
+        Some("720"),
+        "How long state changes and events are kept for the cloud.",
+    ),
+    key(
+        "queue.events.when-full",
+        WHEN_FULL,
+        Some("\"drop-oldest\""),
+        "What happens when they are full; what is dropped is counted.",
+    ),
+    key("queue.data.max-mib", int(1, 1_048_576, "MiB"), None, "The most that readings and uploads may take on disk."),
+    key(
+        "queue.data.max-age-hours",
+        int(0, 87_600, "hours, 0 for ever"),
+        Some("720"),
+        "How long readings and uploads are kept for the cloud.",
+    ),
+    key(
+        "queue.data.when-full",
+        WHEN_FULL,
+        Some("\"drop-oldest\""),
+        "What happens when they are full; what is dropped is counted.",
+    ),
+    key("images.max-image-mib", int(1, 1_048_576, "MiB"), Some("4096"), "The most that one image may unpack to."),
+    key("images.parallel-downloads", int(1, 8, "layers"), Some("2"), "Layers that are downloaded at the same time."),
+    key("images.insecure-registries", Rule::List, Some("[]"), "Registries (host:port) spoken to without TLS."),
+    key(
+        "images.ca-files",
+        Rule::List,
+        Some("[]"),
+        "PEM files with further authorities that registries' certificates may come from.",
+    ),
+    key("images.mirrors.*", Rule::List, None, "Mirrors that are asked before a registry, in order."),
+    key(
+        "cloud.address",
+        Rule::Text,
+        None,
+        "Where the cloud is: mqtt://host[:1883] or mqtts://host[:8883]. Without it the node keeps everything to itself.",
+    ),
+    key(
+        "cloud.prefix",
+        Rule::Text,
+        Some("\"edge\""),
+        "What the topics in the cloud start with: <prefix>/<node>/up and <prefix>/<node>/down.",
+    ),
+    key("cloud.client-id", Rule::Text, None, "The MQTT client identifier; without it, the node's name."),
+    key("cloud.user", Rule::Text, None, "The user name for the cloud's broker."),
+    key("cloud.password-file", Rule::Path, None, "A file with the password."),
+    key(
+        "cloud.ca-file",
+        Rule::Path,
+        None,
+        "A PEM file with the authorities of the broker's certificate; without it, the system's.",
+    ),
+    key("cloud.certificate-file", Rule::Path, None, "A PEM file with the node's own certificate, for mutual TLS."),
+    key("cloud.key-file", Rule::Path, None, "A PEM file with its private key."),
+    key(
+        "cloud.keep-alive-seconds",
+        int(1, 3600, "seconds"),
+        Some("30"),
+        "A sign of life when nothing else is said; a silent broker is noticed within twice that.",
+    ),
+    key(
+        "cloud.connect-timeout-seconds",
+        int(1, 120, "seconds"),
+        Some("10"),
+        "How long a connection may take to be accepted.",
+    ),
+    key(
+        "cloud.ack-timeout-seconds",
+        int(1, 3600, "seconds"),
+        Some("15"),
+        "How long the broker may leave messages unacknowledged.",
+    ),
+    key(
+        "cloud.window",
+        int(2, 1000, "messages"),
+        Some("64"),
+        "Messages sent and not yet acknowledged: what may be repeated after an interruption.",
+    ),
+    key(
+        "cloud.drain-rate",
+        int(0, 1_000_000, "messages a second, 0 for no limit"),
+        Some("2000"),
+        "How fast old data is brought up beside the new.",
+    ),
+    key(
+        "cloud.message-max-kib",
+        int(1, 65_536, "KiB"),
+        Some("512"),
+        "The largest message; larger ones are left out and counted.",
+    ),
+    key(
+        "cloud.back-off-max-seconds",
+        int(2, 3600, "seconds"),
+        Some("15"),
+        "The longest pause between attempts; 2 s in the first ten minutes of an interruption.",
+    ),
+    key("engine.enabled", Rule::Bool, Some("true"), "Whether containers are run."),
+    key(
+        "engine.log-max-kib",
+        int(4, 1_048_576, "KiB"),
+        Some("512"),
+        "The size of a container's log at which it is turned over.",
+    ),
+    key(
+        "engine.pids-limit",
+        int(16, 4_194_304, "processes"),
+        Some("4096"),
+        "The most processes and threads of one container.",
+    ),
+    key(
+        "engine.allow-privileged",
+        Rule::Bool,
+        Some("false"),
+        "Whether pods may be privileged, which is to be root on the node.",
+    ),
     key("shutdown.deadline-seconds", int(1, 600, "seconds"), Some("20"), "How long an orderly shutdown may take."),
 ];
 
@@ -263,6 +421,7 @@ pub fn built_in() -> Layer {
 const BY_MEMORY: &[(&str, [i64; 3])] = &[
     ("bus.max-connections", [100, 200, 1000]),
     ("bus.client-queue-messages", [500, 1000, 4000]),
+    ("queue.data.max-mib", [64, 256, 1024]),
     ("bus.retained-kib", [1024, 2048, 16_384]),
 ];
 

@@ -16,6 +16,8 @@
 mod file;
 mod open;
 mod space;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::io;

@@ -194,11 +194,26 @@ impl Database {
 
     fn open_once(&self, path: &Path) -> Result<Live, Failure> {
         let ready = path.join("ready");
-        let new = !ready.exists();
-        if new && path.exists() {
-            // The process ended while making it: nothing in there was ever acknowledged.
-            fs::remove_dir_all(path).map_err(Failure::Io)?;
+        if ready.exists() {
+            let live = self.open_sled(path)?;
+            return match live.has_marker() {
+                true => Ok(live),
+                false => Err(Failure::Damaged("its first record is gone".to_owned())),
+            };
         }
+        // The process ended while making it, so nothing in there was ever acknowledged.
+        let live = match self.open_sled(path) {
+            Err(Failure::Damaged(_)) => {
+                fs::remove_dir_all(path).map_err(Failure::Io)?;
+                self.open_sled(path)?
+            }
+            other => other?,
+        };
+        self.make_ready(&live, path, &ready)?;
+        Ok(live)
+    }
+
+    fn open_sled(&self, path: &Path) -> Result<Live, Failure> {
         // An unfinished snapshot would be taken for the newest one.
         remove_matching(path, |name| name.starts_with("snap.") && name.ends_with(".generating"))
             .map_err(Failure::Io)?;
@@ -213,13 +228,7 @@ impl Database {
             Err(panic) => return Err(Failure::Damaged(panic)),
         };
         let file = File::options().read(true).write(true).open(path.join("db")).map_err(Failure::Io)?;
-        let live = Live { sled, file, part_bytes: part_bytes(segment) };
-        if new {
-            self.make_ready(&live, path, &ready)?;
-        } else if !matches!(guarded(|| live.sled.get(MARKER)), Ok(Ok(Some(_)))) {
-            return Err(Failure::Damaged("its first record is gone".to_owned()));
-        }
-        Ok(live)
+        Ok(Live { sled, file, part_bytes: part_bytes(segment) })
     }
 
     /// The first record, and then the file that says that there must be one: where sled finds its log damaged it forgets
@@ -345,6 +354,12 @@ impl Database {
         let dropped = guarded(move || drop(sled)).map_err(Failure::Damaged);
         // sled's drop flushes once more; nothing can be left, but what is moved into place has to be whole.
         synced.and(dropped).and_then(|()| file.sync_all().map_err(Failure::Io)).map_err(|failure| failure.at(target))
+    }
+}
+
+impl Live {
+    fn has_marker(&self) -> bool {
+        matches!(guarded(|| self.sled.get(MARKER)), Ok(Ok(Some(_))))
     }
 }
 

@@ -32,6 +32,18 @@ pub fn start_ticks(pid: i32) -> Option<u64> {
     (state != "Z" && state != "X").then_some(ticks)
 }
 
+/// The children of this process. By looking at all processes, because the kernel's own list is an option of its build.
+pub fn children() -> Vec<i32> {
+    let own = rustix::process::getpid().as_raw_nonzero().get().to_string();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let is_ours = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(1)) == Some(own.as_str())
+    };
+    pids.filter(is_ours).collect()
+}
+
 /// Kills every process in these directories of one container's cgroup.
 pub fn kill(dirs: &[PathBuf]) {
     for dir in dirs.iter().filter(|dir| !is_root(dir)) {

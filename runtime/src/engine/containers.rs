@@ -3,6 +3,7 @@
 //! A container is a directory in memory, `/run/edge-runtime/containers/<id>`: its specification, its shim's socket, and where
 //! it stands. Nothing else is kept, so that a new runtime knows what the old one knew.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -97,6 +98,12 @@ pub(crate) struct Inner {
     exe: PathBuf,
     conditions: Vec<Condition>,
     boot: String,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.layout.leave();
+    }
 }
 
 /// Whether containers can be run here.
@@ -195,7 +202,7 @@ impl Containers {
         let (ours, theirs) = link::pair().map_err(at(dir))?;
         let mut command = Command::new(&inner.exe);
         // Nothing of the runtime's environment is a shim's business, and it may hold secrets.
-        command.arg0("edge-runtime").arg("shim").arg(dir).env_clear().current_dir("/").process_group(0);
+        command.arg0("edge-runtime").arg("shim").arg(dir).env_clear().current_dir("/");
         command.stdin(theirs).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().map_err(|source| EngineError::Shim { id: request.id.clone(), source })?;
         // The command keeps the shim's end of the connection open: without it the end of the shim is seen.
@@ -213,23 +220,34 @@ impl Inner {
         let mut wanted = request.spec.clone();
         wanted.cgroup_path = self.layout.path(&request.id);
         let seccomp = if wanted.privileged { Seccomp::Unconfined } else { wanted.seccomp };
-        // A filter needs no_new_privs or a privileged process: without the former the shim keeps every capability until then.
-        let drop_late = seccomp == Seccomp::Default && !wanted.no_new_privileges;
-        let capabilities = capability_bits(&wanted).map_err(EngineError::Spec)?;
-        let rules = device_rules(&wanted);
-        if drop_late {
-            wanted.capabilities.add = held_capabilities();
-        }
         let mut spec = spec::build(&wanted).map_err(EngineError::Spec)?;
         let mut conditions = self.layout.prune(&mut spec);
         conditions.extend(self.conditions.iter().cloned());
+
+        // Nobody can pass on what it does not hold; a list of all is taken for all there are.
+        let held = held_capabilities();
+        let mut capabilities = wanted.capability_set().map_err(EngineError::Spec)?;
+        let named = |name: &str| {
+            wanted.capabilities.add.iter().any(|n| n.to_ascii_uppercase().trim_start_matches("CAP_") == name)
+        };
+        conditions.extend(capabilities.difference(&held).filter(|n| named(n)).map(|n| Condition::CapabilityNotHeld(n)));
+        capabilities.retain(|name| held.contains(name));
+        // A filter needs no_new_privs or a privileged process: without the former the shim keeps every capability until then.
+        let drop_late = seccomp == Seccomp::Default && !wanted.no_new_privileges;
+        spec::set_capabilities(&mut spec, if drop_late { &held } else { &capabilities }).map_err(EngineError::Spec)?;
+
+        let readonly = spec.linux_mut().as_mut().and_then(|linux| linux.readonly_paths_mut().as_mut());
+        if let Some(paths) = readonly.filter(|_| !wanted.privileged) {
+            paths.extend(self.layout.inner_mounts().iter().map(|path| path.display().to_string()));
+        }
+        let rules = device_rules(&wanted);
         let devices = self.layout.unified_dir(&request.id).filter(|_| !wanted.privileged).map(|cgroup| Devices {
             cgroup,
             program: cgroup::program(&rules).iter().flat_map(|i| i.bytes()).collect(),
         });
         let start = Start {
             seccomp,
-            capabilities,
+            capabilities: capability_bits(&capabilities),
             drop_late,
             timeout_ms: u32::try_from(limit.as_millis()).unwrap_or(u32::MAX),
             log: Log {
@@ -279,21 +297,19 @@ fn valid_id(id: &str) -> Result<&str, EngineError> {
     if ok { Ok(id) } else { Err(EngineError::InvalidId(id.to_owned())) }
 }
 
-/// Capabilities as a set of bits by number, those of the runtime only: nobody can pass on what it does not hold.
-fn capability_bits(spec: &ContainerSpec) -> Result<u64, spec::SpecError> {
-    let wanted = spec.capability_set()?;
-    Ok(ALL_CAPABILITIES
+/// Capabilities as a set of bits by number.
+fn capability_bits(names: &BTreeSet<&str>) -> u64 {
+    ALL_CAPABILITIES
         .iter()
         .enumerate()
-        .filter(|(_, name)| wanted.contains(*name))
-        .fold(0, |bits, (number, _)| bits | 1 << number))
+        .filter(|(_, name)| names.contains(*name))
+        .fold(0, |bits, (number, _)| bits | 1 << number)
 }
 
-/// The names of the capabilities this process may hand to a child.
-fn held_capabilities() -> Vec<String> {
+/// The capabilities this process may hand to a child.
+fn held_capabilities() -> BTreeSet<&'static str> {
     let held = rustix::thread::capabilities(None).map(|sets| sets.permitted.bits()).unwrap_or_default();
-    let named = ALL_CAPABILITIES.iter().enumerate().filter(|(number, _)| held & (1 << number) != 0);
-    named.map(|(_, name)| (*name).to_owned()).collect()
+    ALL_CAPABILITIES.iter().enumerate().filter(|(number, _)| held & (1 << number) != 0).map(|(_, name)| *name).collect()
 }
 
 fn device_rules(spec: &ContainerSpec) -> Vec<Rule> {

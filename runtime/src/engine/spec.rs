@@ -11,7 +11,7 @@ mod build;
 #[cfg(test)]
 mod tests;
 
-pub use build::build;
+pub use build::{build, set_capabilities};
 
 /// What a container shall be. [`ContainerSpec::default`] is the most confined one: own namespaces (the network too), the
 /// default capabilities without `MKNOD`, seccomp, no new privileges, the usual device nodes and nothing else.

@@ -60,11 +60,16 @@ pub fn child_signals() -> io::Result<File> {
 /// Gives every signal its default action and blocks none: what a program expects that was not told otherwise. Rust's own
 /// start-up ignores `SIGPIPE`, and ignored signals would be inherited by the container.
 pub fn reset_signals() {
-    // SAFETY: only default dispositions are installed; an invalid or fixed signal number is refused by the kernel, harmlessly.
+    // By system call, because the C library hides two signals of its own, which its `posix_spawn` leaves ignored.
+    let default = [0_u64; 4];
+    let pointer: *const u64 = default.as_ptr();
+    for signal in 1..=64_i32 {
+        // SAFETY: all zeroes is the kernel's sigaction for the default action on both architectures, 32 bytes long; a signal
+        // whose action is fixed is refused.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, pointer, std::ptr::null_mut::<u64>(), 8) };
+    }
+    // SAFETY: the set is a plain value initialised by sigemptyset before use.
     unsafe {
-        for signal in 1..=libc::SIGRTMAX() {
-            libc::signal(signal, libc::SIG_DFL);
-        }
         let mut set: libc::sigset_t = mem::zeroed();
         libc::sigemptyset(&mut set);
         libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut());

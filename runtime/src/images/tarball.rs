@@ -100,7 +100,7 @@ impl<R: Read> Reader<R> {
         loop {
             self.skip()?;
             let Some(header) = self.header()? else { return Ok(None) };
-            let size = header.entry_size()?;
+            let size = number(&header.as_old().size, || header.entry_size())?;
             let kind = header.entry_type();
             if kind == EntryType::GNULongName {
                 extended.path = Some(text_until_nul(self.small(size, MAX_NAME, "long name")?));
@@ -176,7 +176,10 @@ impl<R: Read> Reader<R> {
     }
 
     fn entry(&mut self, header: &Header, mut extended: Extended) -> io::Result<Option<Entry>> {
-        let mut size = extended.size.map_or_else(|| header.entry_size(), Ok)?;
+        let mut size = match extended.size {
+            Some(size) => size,
+            None => number(&header.as_old().size, || header.entry_size())?,
+        };
         let path = extended.sparse_name.take().or(extended.path.take());
         let path = path.unwrap_or_else(|| header.path_bytes().into_owned());
         let link = extended.link.take();
@@ -222,17 +225,20 @@ impl<R: Read> Reader<R> {
             }
         }
         check_sparse(sparse.as_deref(), size, stored)?;
+        let old = header.as_old();
         let id = |extended: Option<u64>, header: io::Result<u64>| -> io::Result<u32> {
             let id = extended.map_or(header, Ok)?;
             u32::try_from(id).map_err(|_| bad("owner is not a 32-bit number"))
         };
+        let (uid, gid) = (number(&old.uid, || header.uid()), number(&old.gid, || header.gid()));
+        let mode = number(&old.mode, || header.mode().map(u64::from))?;
         Ok(Some(Entry {
             path,
             link,
             kind,
-            mode: header.mode()? & 0o7777,
-            uid: id(extended.uid, header.uid())?,
-            gid: id(extended.gid, header.gid())?,
+            mode: u32::try_from(mode & 0o7777).unwrap_or(0),
+            uid: id(extended.uid, uid)?,
+            gid: id(extended.gid, gid)?,
             mtime: extended
                 .mtime
                 .unwrap_or_else(|| header.mtime().ok().and_then(|t| i64::try_from(t).ok()).unwrap_or(0)),
@@ -359,6 +365,11 @@ impl Extended {
         }
         Some(())
     }
+}
+
+/// A field of a header; left empty it is zero, as other readers have it.
+fn number(field: &[u8], parse: impl FnOnce() -> io::Result<u64>) -> io::Result<u64> {
+    if field.iter().all(|b| matches!(b, 0 | b' ')) { Ok(0) } else { parse() }
 }
 
 fn decimal(digits: &[u8]) -> Option<u64> {

@@ -23,6 +23,11 @@ const QUIET: [&str; 9] =
     ["rumqttd", "rumqttc", "libcontainer", "libcgroups", "sled", "hyper", "hyper_util", "reqwest", "oci_client"];
 
 impl Levels {
+    /// Nothing at all.
+    pub const fn off() -> Levels {
+        Levels { general: LevelFilter::OFF, parts: Vec::new() }
+    }
+
     /// Reads `info` or `info,queue=debug,libcontainer=trace`.
     ///
     /// # Errors

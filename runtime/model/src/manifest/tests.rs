@@ -1,3 +1,5 @@
+//! Manifests as people write them: what is taken, and what is refused with which words.
+
 use super::*;
 use proptest::prelude::*;
 use serde_json::json;

@@ -67,6 +67,8 @@ pub enum Condition {
     PidsUnlimited,
     /// Device nodes are guarded by capabilities only.
     DevicesUnguarded,
+    /// A capability was asked for that the runtime does not hold itself.
+    CapabilityNotHeld(&'static str),
     /// The executable of the shims could not be protected by a read-only mount (before Linux 5.12).
     ExecutableUnsealed,
 }
@@ -74,6 +76,7 @@ pub enum Condition {
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Condition::CapabilityNotHeld(name) => return write!(f, "capability {name} is not held by the runtime, so containers cannot have it"),
             Condition::MemoryUnlimited => {
                 "memory limits are not enforced: the kernel has no memory controller (add cgroup_enable=memory to its command line)"
             }
@@ -155,6 +158,15 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Removes the parent group, if nothing is in it any more.
+    pub fn leave(&self) {
+        for hierarchy in &self.hierarchies {
+            let dir = join(&hierarchy.mount, &self.parent);
+            let _ = fs::remove_dir(dir.join(SHIMS));
+            let _ = fs::remove_dir(dir);
+        }
+    }
+
     /// The path of a container's group, for the OCI specification.
     pub fn path(&self, id: &str) -> String {
         format!("{}/{id}", self.parent)
@@ -171,6 +183,13 @@ impl Layout {
             .iter()
             .find(|h| h.unified && self.version == Version::V2)
             .map(|h| join(&h.mount, &self.path(id)))
+    }
+
+    /// Where libcontainer mounts cgroups inside a container, which on version 1 it does writable whatever is asked: to be made
+    /// read-only, or a container could raise its own limits.
+    pub fn inner_mounts(&self) -> Vec<PathBuf> {
+        let legacy = self.hierarchies.iter().filter(|h| self.version != Version::V2 && !h.unified);
+        legacy.map(|h| h.mount.clone()).chain([PathBuf::from("/sys/fs/cgroup")]).collect()
     }
 
     /// The ids of the groups below the parent: those of containers, whoever made them.

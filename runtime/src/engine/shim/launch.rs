@@ -17,6 +17,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use oci_spec::runtime::Spec;
 
+use super::diagnose::Diagnosis;
 use super::protocol::{Devices, Failure, FailureKind, OCI_ID, Start};
 use crate::engine::spec::Seccomp;
 use crate::engine::{seccomp, sys};
@@ -36,6 +37,7 @@ pub struct Streams {
 /// # Errors
 /// What failed, for people.
 pub fn init(dir: &Path, start: &Start, streams: Streams) -> Result<i32, Failure> {
+    let diagnosis = Diagnosis::listen().map_err(setup)?;
     let (result, told) = executor(start).map_err(setup)?;
     let launched = build(dir, streams, result).and_then(|builder| {
         let builder = builder.as_init(dir).with_systemd(false).with_detach(true);
@@ -46,7 +48,7 @@ pub fn init(dir: &Path, start: &Start, streams: Streams) -> Result<i32, Failure>
         container.start().map_err(chain)?;
         pid(&container)
     });
-    finish(launched, told)
+    finish(launched, told, diagnosis)
 }
 
 /// Starts the command described in `file` (an OCI `process`) in the running container.
@@ -54,12 +56,13 @@ pub fn init(dir: &Path, start: &Start, streams: Streams) -> Result<i32, Failure>
 /// # Errors
 /// What failed, for people.
 pub fn exec(dir: &Path, start: &Start, file: PathBuf, streams: Streams) -> Result<i32, Failure> {
+    let diagnosis = Diagnosis::listen().map_err(setup)?;
     let (result, told) = executor(start).map_err(setup)?;
     let launched = build(dir, streams, result).and_then(|builder| {
         let builder = builder.as_tenant().with_process(Some(file)).with_detach(true);
         builder.build().map(|pid| pid.as_raw()).map_err(chain)
     });
-    finish(launched, told)
+    finish(launched, told, diagnosis)
 }
 
 fn build(dir: &Path, streams: Streams, executor: Confined) -> Result<ContainerBuilder, String> {
@@ -73,14 +76,17 @@ fn pid(container: &Container) -> Result<i32, String> {
 }
 
 /// Waits until the process has become the program, or has said why not: the other end of `told` closes at `execve`.
-fn finish(launched: Result<i32, String>, mut told: File) -> Result<i32, Failure> {
+fn finish(launched: Result<i32, String>, mut told: File, diagnosis: Diagnosis) -> Result<i32, Failure> {
     let mut message = String::new();
     let read = told.read_to_string(&mut message);
     match (launched, read) {
         (_, Ok(_)) if !message.is_empty() => Err(Failure { kind: FailureKind::Command, message }),
         (Ok(pid), Ok(_)) => Ok(pid),
         (Ok(_), Err(e)) => Err(setup(e)),
-        (Err(message), _) => Err(Failure { kind: FailureKind::Setup, message }),
+        (Err(message), _) => {
+            let message = diagnosis.cause().map_or_else(|| message.clone(), |cause| format!("{message}: {cause}"));
+            Err(Failure { kind: FailureKind::Setup, message })
+        }
     }
 }
 

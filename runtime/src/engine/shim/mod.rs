@@ -12,6 +12,7 @@
 
 mod child;
 mod control;
+mod diagnose;
 pub mod launch;
 pub mod log;
 pub mod protocol;

@@ -95,6 +95,8 @@ pub struct Running {
     pub start_ticks: u64,
     /// When it started, UTC milliseconds.
     pub started_ms: i64,
+    /// The process id of its shim.
+    pub shim: i32,
 }
 
 /// Why a container could not be started.
@@ -238,8 +240,8 @@ mod tests {
         assert_eq!(encode(&Request::Exec(3)).unwrap(), [1, 2, 3]);
         assert_eq!(encode(&Request::ReopenLog).unwrap(), [1, 3]);
         let exit = Exit { code: 137, signal: Some(9), oom_killed: true, finished_ms: 5, reason: Reason::Ended };
-        let running = Running { pid: 7, start_ticks: 8, started_ms: 9 };
+        let running = Running { pid: 7, start_ticks: 8, started_ms: 9, shim: 6 };
         let ended = Reply::Phase(Phase::Ended(running, exit));
-        assert_eq!(encode(&ended).unwrap(), [1, 0, 3, 14, 8, 18, 146, 2, 1, 18, 1, 10, 0]);
+        assert_eq!(encode(&ended).unwrap(), [1, 0, 3, 14, 8, 18, 12, 146, 2, 1, 18, 1, 10, 0]);
     }
 }

@@ -189,7 +189,12 @@ impl Shim {
             Ok(pid) => {
                 // Unknown only if it is gone already, which is then found among the unclaimed.
                 let start_ticks = cgroup::start_ticks(pid).unwrap_or_default();
-                self.phase = Phase::Running(Running { pid, start_ticks, started_ms: now_ms() });
+                self.phase = Phase::Running(Running {
+                    pid,
+                    start_ticks,
+                    started_ms: now_ms(),
+                    shim: rustix::process::getpid().as_raw_nonzero().get(),
+                });
                 // Failing to write this costs a later runtime the pid of a lost shim's container, not this one's work.
                 let _ = write_file(Path::new(STATE), &self.phase);
                 self.announce();
@@ -202,6 +207,8 @@ impl Shim {
     }
 
     fn fail(&mut self, failure: Failure) {
+        // What was begun may not have come as far as the cgroup, or may go on making one: first the processes, then the rest.
+        kill_children();
         cgroup::kill(&self.start.cgroups);
         self.phase = Phase::Failed(failure);
     }
@@ -333,6 +340,18 @@ impl Shim {
         };
         if let Some(connection) = self.connections.get_mut(index) {
             connection.send(&reply);
+        }
+    }
+}
+
+/// Kills and collects every child, and theirs, which become ours when their parents end.
+fn kill_children() {
+    while let Ok(ended) = rustix::process::wait(WaitOptions::NOHANG) {
+        if ended.is_none() {
+            for pid in cgroup::children().into_iter().filter_map(Pid::from_raw) {
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }

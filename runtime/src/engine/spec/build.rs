@@ -1,6 +1,6 @@
 //! Builds the OCI specification out of a [`ContainerSpec`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -88,7 +88,7 @@ fn process(spec: &ContainerSpec) -> Result<oci::Process, SpecError> {
         .env(env)
         .cwd(&spec.cwd)
         .user(user)
-        .capabilities(capabilities(spec)?)
+        .capabilities(capabilities(&spec.capability_set()?)?)
         .rlimits(spec.rlimits.iter().map(rlimit).collect::<Result<Vec<_>, _>>()?)
         .no_new_privileges(spec.no_new_privileges && !spec.privileged);
     if let Some(adjust) = spec.oom_score_adj {
@@ -97,10 +97,22 @@ fn process(spec: &ContainerSpec) -> Result<oci::Process, SpecError> {
     builder.build().map_err(oci_error)
 }
 
-fn capabilities(spec: &ContainerSpec) -> Result<oci::LinuxCapabilities, SpecError> {
+/// Replaces the capabilities of a specification's process.
+///
+/// # Errors
+/// [`SpecError::Capability`].
+pub fn set_capabilities(spec: &mut oci::Spec, names: &BTreeSet<&'static str>) -> Result<(), SpecError> {
+    let capabilities = capabilities(names)?;
+    if let Some(process) = spec.process_mut() {
+        process.set_capabilities(Some(capabilities));
+    }
+    Ok(())
+}
+
+fn capabilities(names: &BTreeSet<&'static str>) -> Result<oci::LinuxCapabilities, SpecError> {
     let mut set = HashSet::new();
-    for name in spec.capability_set()? {
-        set.insert(oci::Capability::from_str(name).map_err(|_| SpecError::Capability(name.to_owned()))?);
+    for name in names {
+        set.insert(oci::Capability::from_str(name).map_err(|_| SpecError::Capability((*name).to_owned()))?);
     }
     // Nothing inheritable and nothing ambient: a program run by another user gains nothing (CVE-2022-24769).
     oci::LinuxCapabilitiesBuilder::default()
