@@ -25,9 +25,7 @@ fn cut_power(more: &[&str], cuts: u64, mut judge: impl FnMut(u64, Result<u64, St
     let mut producer = Producer::start(tool, &data, more, Acknowledged::default());
     let mut seen = 0;
     for cut in 0..cuts {
-        edge_tests::wait::until("the producer writes", || {
-            (producer.acknowledged().messages > seen + 50).then_some(())
-        });
+        edge_tests::wait::until("the producer writes", || (producer.acknowledged().messages > seen + 50).then_some(()));
         std::thread::sleep(Duration::from_millis(cut * 7919 % 97));
         producer.stop();
         let known = producer.acknowledged();

@@ -25,7 +25,11 @@ fn nothing_acknowledged_is_lost_when_the_producer_is_killed() {
         std::thread::sleep(Duration::from_millis(round * 7919 % 150));
         known = producer.kill();
         let last = producer::verify(tool, &path, &known).unwrap_or_else(|e| panic!("round {round}: {e}"));
-        assert!(last <= known.seq + 8, "round {round}: {last} is there, {} was acknowledged, 8 were under way", known.seq);
+        assert!(
+            last <= known.seq + 8,
+            "round {round}: {last} is there, {} was acknowledged, 8 were under way",
+            known.seq
+        );
         known.seq = last;
     }
     assert!(known.messages > rounds, "hardly anything was written");
