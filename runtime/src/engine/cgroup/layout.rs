@@ -164,6 +164,13 @@ impl Layout {
         Ok(layout)
     }
 
+    /// One that has just these controllers.
+    #[cfg(test)]
+    pub(super) fn with(usable: &[Controller], swap: bool) -> Layout {
+        let usable = usable.iter().copied().collect();
+        Layout { version: Version::V2, hierarchies: Vec::new(), parent: PARENT.into(), usable, swap }
+    }
+
     /// Removes the parent group, if nothing is in it any more.
     pub fn leave(&self) {
         for hierarchy in &self.hierarchies {
