@@ -9,6 +9,7 @@ pub mod clock;
 pub mod cloud;
 pub mod command;
 pub mod config;
+pub mod demo;
 pub mod disk;
 pub mod engine;
 pub mod events;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use edge_runtime::bus::Bus;
 use edge_runtime::cloud::{Link, LinkState, Parts, Settings, run};
-use edge_runtime::queue::{Message, Queue, Stream};
+use edge_runtime::queue::{Message, Queue, Settings as QueueSettings, Stream};
 use edge_runtime::store::Store;
 use edge_tests::mosquitto::{Mosquitto, Setup};
 use edge_tests::proxy::{Mode, Proxy};
@@ -74,9 +74,12 @@ impl Uplink {
     }
 }
 
+fn message(time_ms: i64) -> Message {
+    Message { time_ms, subject: "devices/default/pump/data".into(), payload: br#"{"t":21.5}"#.to_vec() }
+}
+
 async fn push(queue: &Queue, stream: Stream, time_ms: i64) -> u64 {
-    let message = Message { time_ms, subject: "devices/default/pump/data".into(), payload: br#"{"t":21.5}"#.to_vec() };
-    queue.push(stream, message).await.unwrap()
+    queue.push(stream, message(time_ms)).await.unwrap()
 }
 
 /// A deterministic spread of numbers, so that each run is the same.
@@ -219,20 +222,29 @@ async fn a_broker_that_falls_silent_is_noticed_and_gets_everything_later() {
 async fn a_restart_goes_on_after_the_last_acknowledged_message() {
     let broker = Mosquitto::start(&Setup::default());
     let receiver = Receiver::start(broker.port(), BASE).await;
-    let queue = Queue::in_memory();
-    for round in 1..=5u64 {
-        let uplink = Uplink::start(queue.clone(), settings(broker.port()));
-        uplink.push(200).await;
-        until("some have arrived", || receiver.last("data") > (round - 1) * 200 + 20).await;
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Queue::open(folder.path(), QueueSettings::default()).unwrap().0;
+    for round in 0..5u64 {
+        let uplink = Uplink::start(open(), settings(broker.port()));
+        for _ in 1..200 {
+            uplink.queue.try_push(Stream::Data, message(edge_runtime::clock::now_ms())).unwrap();
+        }
+        // What is behind them on the disk proves that they are there, too.
+        uplink.push(1).await;
+        until("some have arrived", || receiver.last("data") > round * 200 + 20).await;
+        let queue = uplink.queue.clone();
         uplink.stop().await;
+        queue.close().await;
     }
-    let uplink = Uplink::start(queue, settings(broker.port()));
+    let uplink = Uplink::start(open(), settings(broker.port()));
     uplink.acked(1_000).await;
     until("received", || receiver.last("data") == 1_000).await;
     let books = receiver.books("data");
     assert_eq!((books.lost.len(), books.disorder), (0, 0), "{books:?}");
     assert!(books.furthest <= u64::from(WINDOW), "{books:?}");
+    let queue = uplink.queue.clone();
     uplink.stop().await;
+    queue.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

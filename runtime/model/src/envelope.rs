@@ -10,7 +10,8 @@
 //! * `(node, stream, seq)` is the identity of a message, for good. `seq` counts from 1 in each stream and goes up by one;
 //!   messages arrive in that order. A number seen before is a repeat: drop it. A number left out is a message the node had to
 //!   drop (its queue was full or the message too old), which the node has counted.
-//! * `payload` holds the payload when that is JSON; `payloadText` when it is other text, `payloadBase64` when it is neither.
+//! * `payload` holds the payload when that is JSON; `payloadText` when it is other text, `payloadBase64` when it is
+//!   neither, or text that would grow (mostly control characters).
 //!
 //! Down, on any topic below `<prefix>/<node>/down/`, a command:
 //! ```json
@@ -70,14 +71,21 @@ impl Up<'_> {
         if serde_json::from_slice::<IgnoredAny>(self.payload).is_ok() {
             out.extend_from_slice(br#""payload":"#);
             out.extend_from_slice(self.payload);
-        } else if let Ok(text) = std::str::from_utf8(self.payload) {
-            out.extend_from_slice(br#""payloadText":"#);
-            out.extend_from_slice(json!(text).to_string().as_bytes());
         } else {
-            let text = base64::engine::general_purpose::STANDARD.encode(self.payload);
-            out.extend_from_slice(br#""payloadBase64":""#);
-            out.extend_from_slice(text.as_bytes());
-            out.push(b'"');
+            // Escaped control characters take six bytes each; base64 never takes more than four thirds, so that the size of
+            // an envelope is bounded by the size of its payload.
+            let text = std::str::from_utf8(self.payload).ok().map(|text| json!(text).to_string());
+            match text.filter(|text| text.len() <= self.payload.len() / 3 * 4 + 8) {
+                Some(text) => {
+                    out.extend_from_slice(br#""payloadText":"#);
+                    out.extend_from_slice(text.as_bytes());
+                }
+                None => {
+                    out.extend_from_slice(br#""payloadBase64":""#);
+                    out.extend_from_slice(base64::engine::general_purpose::STANDARD.encode(self.payload).as_bytes());
+                    out.push(b'"');
+                }
+            }
         }
         out.push(b'}');
         out
@@ -178,12 +186,14 @@ impl Command {
             }
             None => return Err((None, Failure::new("Malformed", "id", "is missing"))),
         };
-        match crate::check::typed("", &Value::Object(map)) {
+        let action = serde_path_to_error::deserialize(Value::Object(map)).map_err(|error| {
+            let path = error.path().to_string();
+            let path = if path == "." { String::new() } else { path };
+            crate::check::polish(ObjectError { path, message: error.inner().to_string() })
+        });
+        match action {
             Ok(action) => Ok(Command { id, action }),
-            Err(ObjectError { path, message }) => {
-                let path = if path == "." { "" } else { &path };
-                Err((Some(id), Failure::new("Malformed", path, message)))
-            }
+            Err(ObjectError { path, message }) => Err((Some(id), Failure::new("Malformed", &path, message))),
         }
     }
 }
@@ -202,7 +212,7 @@ pub fn key(kind: &str, namespace: &str, name: &str) -> Result<Key, Failure> {
 }
 
 /// The answer to a command, as a document.
-pub fn reply(id: Option<&str>, command: Option<&str>, outcome: Result<Value, &Failure>) -> Value {
+pub fn reply(id: Option<&str>, command: Option<&str>, outcome: Result<&Value, &Failure>) -> Value {
     let mut map = Map::new();
     map.insert("id".to_owned(), id.map_or(Value::Null, Value::from));
     if let Some(command) = command {
@@ -211,7 +221,7 @@ pub fn reply(id: Option<&str>, command: Option<&str>, outcome: Result<Value, &Fa
     match outcome {
         Ok(result) => {
             map.insert("outcome".to_owned(), "ok".into());
-            map.insert("result".to_owned(), result);
+            map.insert("result".to_owned(), result.clone());
         }
         Err(failure) => {
             map.insert("outcome".to_owned(), "error".into());
@@ -240,6 +250,7 @@ mod tests {
         assert_eq!(up("a", b"not \"json\"\n")["payloadText"], "not \"json\"\n");
         assert_eq!(up("a", b"")["payloadText"], "");
         assert_eq!(up("a", &[0xff, 0])["payloadBase64"], "/wA=");
+        assert!(up("a", &[1; 100])["payloadBase64"].is_string());
     }
 
     proptest! {
