@@ -17,10 +17,10 @@ host=$(rustc --print host-tuple)
 export EDGE_RUNTIME_BIN="${EDGE_RUNTIME_BIN:-${CARGO_TARGET_DIR:-$PWD/target}/$host/debug/edge-runtime}"
 
 # The aarch64 executable, in the quickest profile unless a shipped one is given.
-if [ -z "${EDGE_RUNTIME_AARCH64:-}" ]; then
-    EDGE_RUNTIME_AARCH64=$(cargo xtask build --target aarch64-unknown-linux-gnu)
+if [ -z "${EDGE_TESTS_AARCH64:-}" ]; then
+    EDGE_TESTS_AARCH64=$(cargo xtask build --target aarch64-unknown-linux-gnu)
 fi
-export EDGE_RUNTIME_AARCH64
+export EDGE_TESTS_AARCH64
 
 if [ "$(id -u)" != 0 ] && command -v sudo >/dev/null; then
     runner="CARGO_TARGET_$(printf '%s' "$host" | tr 'a-z-' 'A-Z_')_RUNNER"

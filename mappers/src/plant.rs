@@ -15,6 +15,7 @@ use std::future::{Ready, ready};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_modbus::server::Service;
@@ -105,6 +106,57 @@ impl Plant {
             _ => Err(IllegalFunction),
         }
     }
+}
+
+/// The objects that describe the plant, as KubeEdge's YAML would: a `DeviceModel` and a `Device` named `plant`, polled every
+/// second and reported to the cloud.
+pub fn objects(port: u16) -> [Value; 2] {
+    let api = "devices.kubeedge.io/v1beta1";
+    let points = [
+        (
+            "temperature",
+            "FLOAT",
+            "ReadOnly",
+            "°C",
+            json!({"register": "InputRegister", "dataType": "int16", "scale": 0.1}),
+        ),
+        ("uptime", "INT", "ReadOnly", "s", json!({"register": "InputRegister", "offset": 1, "limit": 2})),
+        ("level", "FLOAT", "ReadOnly", "%", json!({"register": "InputRegister", "offset": 3, "limit": 2})),
+        (
+            "setpoint",
+            "FLOAT",
+            "ReadWrite",
+            "°C",
+            json!({"register": "HoldingRegister", "dataType": "int16", "scale": 0.1}),
+        ),
+        ("pump", "BOOLEAN", "ReadWrite", "", json!({"register": "CoilRegister"})),
+        ("running", "BOOLEAN", "ReadOnly", "", json!({"register": "DiscreteInputRegister"})),
+    ];
+    let of_model = points.iter().map(|(name, kind, access, unit, _)| {
+        let mut p = json!({"name": name, "type": kind, "accessMode": access, "unit": unit});
+        if *name == "setpoint" {
+            (p["minimum"], p["maximum"]) = (json!("5"), json!("35"));
+        }
+        p
+    });
+    let of_device = points.iter().map(|(name, .., data)| {
+        let visitors = json!({"protocolName": "modbus", "configData": data});
+        json!({"name": name, "collectCycle": 1000, "reportToCloud": true, "visitors": visitors})
+    });
+    let link = json!({"ip": "127.0.0.1", "port": port, "slaveID": UNIT, "communicateMode": "TCP"});
+    let model = json!({
+        "apiVersion": api, "kind": "DeviceModel", "metadata": {"name": "plant"},
+        "spec": {"protocol": "modbus", "properties": of_model.collect::<Vec<_>>()},
+    });
+    let device = json!({
+        "apiVersion": api, "kind": "Device", "metadata": {"name": "plant"},
+        "spec": {
+            "deviceModelRef": {"name": "plant"},
+            "protocol": {"protocolName": "modbus", "configData": link},
+            "properties": of_device.collect::<Vec<_>>(),
+        },
+    });
+    [model, device]
 }
 
 #[derive(Clone)]

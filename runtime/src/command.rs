@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config, Merged, Sources};
 use crate::exit::Exit;
-use crate::{app, cli};
+use crate::{app, cli, demo};
 
 /// Turns this Linux gateway into an edge node: containers, event bus, field devices and a durable way to the cloud.
 ///
@@ -63,6 +63,11 @@ pub struct Flags {
 enum Verb {
     #[command(flatten)]
     Client(cli::Verb),
+    /// Run a whole gateway with a simulated plant and a cloud whose plug can be pulled.
+    Demo(demo::Demo),
+    /// What the demo's pod runs.
+    #[command(hide = true)]
+    SamplePod,
     /// Check or show the configuration without starting anything.
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -92,6 +97,8 @@ pub fn main() -> ExitCode {
     }
     match line.verb {
         Some(Verb::Client(verb)) => client(verb, &line.socket),
+        Some(Verb::Demo(demo)) => demo::main(&demo).into(),
+        Some(Verb::SamplePod) => demo::sample_pod().into(),
         None => with_config(&line.flags, |config, _| app::main(config)).into(),
         Some(Verb::Config(ConfigVerb::Check)) => {
             let right = |config: &Config| {

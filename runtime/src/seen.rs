@@ -10,6 +10,7 @@ use tokio::net::UnixStream;
 use crate::api::Backends;
 use crate::api::backend::{BackendError, Item, LogLevel, Section};
 use crate::bus::Bus;
+use crate::cloud::{Link, LinkState};
 use crate::liveness::Probe;
 use crate::queue::{self, Queue};
 use crate::store::Store;
@@ -18,7 +19,7 @@ use crate::telemetry::log::{self, Levels};
 use crate::telemetry::metrics::{Exposition, Registry, Shape};
 
 /// Everything behind the API.
-pub fn backends(units: &Units, bus: &Bus, queue: &Queue) -> Backends {
+pub fn backends(units: &Units, bus: &Bus, queue: &Queue, link: &Link) -> Backends {
     let metrics = Registry::default();
     metrics.add({
         let units = units.clone();
@@ -32,6 +33,10 @@ pub fn backends(units: &Units, bus: &Bus, queue: &Queue) -> Backends {
         let queue = queue.clone();
         move |e| queue_figures(e, &queue.stats())
     });
+    metrics.add({
+        let link = link.clone();
+        move |e| link_figures(e, &link)
+    });
     metrics.add(process_figures);
     let section = {
         let units = units.clone();
@@ -43,7 +48,7 @@ pub fn backends(units: &Units, bus: &Bus, queue: &Queue) -> Backends {
     };
     Backends {
         log_level: Some(Arc::new(Live)),
-        status: vec![("units", section), ("queue", queue_section(queue))],
+        status: vec![("units", section), ("queue", queue_section(queue)), ("link", link_section(link))],
         ready: Some(ready),
         metrics,
         ..Backends::default()
@@ -86,6 +91,43 @@ fn queue_section(queue: &Queue) -> Section {
         });
         items.collect()
     })
+}
+
+/// The section `link` of the status.
+fn link_section(link: &Link) -> Section {
+    let link = link.clone();
+    Arc::new(move || {
+        let time = edge_model::time::rfc3339;
+        let item = match link.state() {
+            LinkState::Disabled => Item::well("cloud", "disabled"),
+            LinkState::Online { since_ms } => Item::well("cloud", "online").with("since", time(since_ms)),
+            LinkState::Connecting { reason } if reason.is_empty() => Item::well("cloud", "connecting"),
+            LinkState::Connecting { reason } => Item::unwell("cloud", "connecting", reason),
+            LinkState::Offline { since_ms, reason, next_try_ms } => Item::unwell("cloud", "offline", reason)
+                .with("since", time(since_ms))
+                .with("nextTry", time(next_try_ms)),
+        };
+        let stats = link.stats();
+        vec![item.with("sent", stats.sent_total).with("acknowledged", stats.acked_total)]
+    })
+}
+
+fn link_figures(e: &mut Exposition, link: &Link) {
+    let stats = link.stats();
+    let online = matches!(link.state(), LinkState::Online { .. });
+    e.gauge("edge_cloud_online", "Whether the cloud can be reached.", f64::from(u8::from(online)));
+    for (name, help, value) in [
+        ("edge_cloud_sent_total", "Messages handed to the cloud, repeats included.", stats.sent_total),
+        ("edge_cloud_resent_total", "Of these, the ones that had been sent before.", stats.resent_total),
+        ("edge_cloud_acknowledged_total", "Messages the cloud has acknowledged.", stats.acked_total),
+        ("edge_cloud_oversize_total", "Messages left out because they were too large.", stats.oversize_total),
+        ("edge_cloud_connects_total", "Connections that were accepted.", stats.connects_total),
+        ("edge_cloud_failures_total", "Connections that failed or were lost.", stats.failures_total),
+        ("edge_cloud_commands_total", "Commands received.", stats.commands_total),
+        ("edge_cloud_repeated_commands_total", "Commands received again.", stats.repeated_commands_total),
+    ] {
+        e.counter(name, help, value);
+    }
 }
 
 fn queue_figures(e: &mut Exposition, stats: &queue::Stats) {

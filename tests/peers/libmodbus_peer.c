@@ -1,7 +1,8 @@
 /* The second implementation of Modbus, and the yardstick of the benchmark: libmodbus.
  *
  *   libmodbus_peer serve            prints its port; 1000 of each table, register i holds i, bit i is i % 3 == 0
- *   libmodbus_peer poll PORT S N    reads N holding registers again and again for S seconds; prints the number of reads
+ *   libmodbus_peer poll PORT S N    reads N holding registers again and again for S seconds; prints the number of reads and
+ *                                   the seconds of processor time they took
  */
 #include <errno.h>
 #include <modbus/modbus.h>
@@ -76,7 +77,7 @@ static int poll_it(int port, double seconds, int count) {
         if (modbus_read_registers(ctx, 0, count, registers) != count) return 1;
         reads++;
     }
-    printf("%ld\n", reads);
+    printf("%ld %f\n", reads, (double)clock() / CLOCKS_PER_SEC);
     return 0;
 }
 

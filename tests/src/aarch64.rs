@@ -9,11 +9,11 @@ use crate::binary::root;
 /// The target's name.
 pub const TRIPLE: &str = "aarch64-unknown-linux-gnu";
 
-/// The executable: `EDGE_RUNTIME_AARCH64` if set (as `tests/run.sh` and CI do), else built now, once per process.
+/// The executable: `EDGE_TESTS_AARCH64` if set (as `tests/run.sh` and CI do), else built now, once per process.
 pub fn edge_runtime() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
-        let path = match std::env::var_os("EDGE_RUNTIME_AARCH64") {
+        let path = match std::env::var_os("EDGE_TESTS_AARCH64") {
             Some(path) => PathBuf::from(path),
             None => build(),
         };

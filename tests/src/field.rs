@@ -10,6 +10,7 @@ use edge_runtime::field::{self, Commands, Context, Settings};
 use edge_runtime::queue::Queue;
 use edge_runtime::store::Store;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +64,11 @@ impl Field {
         Field { store, bus, queue, commands, stop, task }
     }
 
+    /// Listens on a filter from now on.
+    pub fn listen(&self, filter: &str) -> Listener {
+        Listener::new(&self.bus, filter)
+    }
+
     /// Applies an object of a spec.
     pub async fn apply(&self, kind: Kind, name: &str, spec: Value) -> Arc<Object> {
         self.store.apply(Object::new(kind, "", name, spec)).await.expect("applies").0
@@ -95,6 +101,49 @@ impl Field {
     }
 }
 
+/// Hears everything on a filter, however late the test looks: a task empties the subscription all the time.
+pub struct Listener {
+    heard: mpsc::UnboundedReceiver<Value>,
+    task: JoinHandle<()>,
+}
+
+impl Listener {
+    fn new(bus: &Bus, filter: &str) -> Listener {
+        let mut subscription = bus.subscribe(filter);
+        let (sender, heard) = mpsc::unbounded_channel();
+        let task = tokio::spawn(async move {
+            while let Some(message) = subscription.next().await {
+                // A retained state is cleared with an empty message, which is no JSON.
+                let json = serde_json::from_slice(&message.payload).unwrap_or(Value::Null);
+                let _ = sender.send(json);
+            }
+        });
+        Listener { heard, task }
+    }
+
+    /// The next message that is so.
+    ///
+    /// # Panics
+    /// After [`PATIENCE`].
+    pub async fn message(&mut self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let found = async {
+            loop {
+                let json = self.heard.recv().await.expect("the bus is open");
+                if is(&json) {
+                    return json;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("never came: {what}"))
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 /// A property's twin in a status.
 pub fn twin<'a>(status: &'a DeviceStatus, property: &str) -> Option<&'a Twin> {
     status.twins.iter().find(|t| t.property_name == property)
@@ -123,7 +172,8 @@ pub fn property(name: &str, data: Value) -> Value {
 
 /// A Modbus device on loopback.
 pub fn device(model: &str, link: Value, properties: &[Value]) -> Value {
-    let mut data = json!({"ip": "127.0.0.1"});
+    // A loaded machine is no dead device.
+    let mut data = json!({"ip": "127.0.0.1", "timeout": 30_000});
     for (key, value) in link.as_object().into_iter().flatten() {
         data[key] = value.clone();
     }

@@ -21,5 +21,6 @@ pub mod pymodbus;
 pub mod receiver;
 pub mod registry;
 pub mod run;
+pub mod served;
 pub mod source;
 pub mod wait;

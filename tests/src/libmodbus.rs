@@ -1,5 +1,6 @@
 //! libmodbus, the second implementation: a small C program compiled once.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -8,7 +9,10 @@ use crate::pymodbus::{once, run};
 
 /// The compiled program.
 pub fn program() -> PathBuf {
-    once("libmodbus_peer", |place| {
+    // Another source is another program.
+    let mut hasher = DefaultHasher::new();
+    include_str!("../peers/libmodbus_peer.c").hash(&mut hasher);
+    once(&format!("libmodbus_peer-{:016x}", hasher.finish()), |place| {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/libmodbus_peer.c");
         let mut cc = Command::new("cc");
         cc.args(["-O2", "-o"]).arg(place).arg(source).arg("-lmodbus");

@@ -52,6 +52,19 @@ fn python() -> PathBuf {
     venv.join("bin/python")
 }
 
+/// A free port that stays free while its server is away: outside the range the kernel takes ports from for connections
+/// (32768–60999). There, another connection could take it, or the mapper's own retries connect to themselves.
+pub fn lasting_port() -> u16 {
+    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.subsec_nanos());
+    let seed = seed.wrapping_add(std::process::id().wrapping_mul(7_919));
+    let mut ports = (0..12_000u32).map(|i| 20_000 + seed.wrapping_add(i.wrapping_mul(31)) % 12_000);
+    let free = ports.find_map(|p| {
+        let port = u16::try_from(p).ok()?;
+        std::net::TcpListener::bind(("127.0.0.1", port)).ok().map(|_| port)
+    });
+    free.expect("a free port between 20000 and 32000")
+}
+
 /// A running server. Dropping it kills it: the device vanishes.
 pub struct Server {
     child: Child,

@@ -3,7 +3,9 @@
 
 use edge_tests::aarch64;
 use edge_tests::daemon::Node;
+use edge_tests::pymodbus::Server;
 use edge_tests::run::run;
+use serde_json::json;
 
 fn node() -> Node {
     Node::new().board("generic-arm64").binary(aarch64::edge_runtime(), &aarch64::runner())
@@ -44,4 +46,43 @@ fn objects_outlive_a_stop_and_a_kill() {
     node.kill();
     node.start();
     assert_eq!(answer(&node), "42");
+}
+
+#[test]
+fn a_device_is_polled_and_written() {
+    // Holding register 0 is a temperature in tenths, register 1 a set point.
+    let plant = Server::start(json!([{"unit": 1, "holding": [[0, [215, 180]]]}]));
+    let mut node = node();
+    node.start();
+    let property = |name: &str, offset: u16| {
+        let place = json!({"register": "HoldingRegister", "offset": offset, "dataType": "int16", "scale": 0.1});
+        json!({"name": name, "collectCycle": 100, "visitors": {"protocolName": "modbus", "configData": place}})
+    };
+    let model = json!({
+        "apiVersion": "devices.kubeedge.io/v1beta1", "kind": "DeviceModel", "metadata": {"name": "plant"},
+        "spec": {"protocol": "modbus", "properties": [
+            {"name": "temperature", "type": "FLOAT", "accessMode": "ReadOnly"},
+            {"name": "setpoint", "type": "FLOAT", "accessMode": "ReadWrite"},
+        ]},
+    });
+    let device = json!({
+        "apiVersion": "devices.kubeedge.io/v1beta1", "kind": "Device", "metadata": {"name": "tank"},
+        "spec": {
+            "deviceModelRef": {"name": "plant"},
+            "protocol": {"protocolName": "modbus", "configData": {"ip": "127.0.0.1", "port": plant.port, "slaveID": 1}},
+            "properties": [property("temperature", 0), property("setpoint", 1)],
+        },
+    });
+    // JSON is YAML.
+    node.apply(&format!("{model}\n---\n{device}\n"));
+    let reported = |name: &str| {
+        let device = node.json(&["get", "device", "tank"]);
+        let twins = device["status"]["twins"].as_array()?;
+        let twin = twins.iter().find(|twin| twin["propertyName"] == name)?;
+        Some(twin["reported"]["value"].as_str()?.to_owned())
+    };
+    node.until("the temperature is in the twin", || reported("temperature").filter(|value| value == "21.5"));
+    node.cli(&["device", "set", "tank", "setpoint", "19.5"]).ok();
+    node.until("the set point is in the twin", || reported("setpoint").filter(|value| value == "19.5"));
+    assert!(node.stop().success(), "{}", node.log());
 }

@@ -1,6 +1,11 @@
 //! The image store with images made by umoci and carried by skopeo: archives, platforms, layers, mounts, crashes.
 //!
-//! Needs root (overlay mounts) and the packages umoci, skopeo, busybox-static and zstd; fails where they are missing.
+//! Needs root (overlay mounts) and the packages umoci, skopeo, busybox-static, docker-registry and zstd; fails where they are missing.
+
+#[path = "images/power.rs"]
+mod power;
+#[path = "images/pull.rs"]
+mod pull;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

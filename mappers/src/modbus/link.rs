@@ -14,7 +14,7 @@ use tokio_modbus::slave::SlaveContext as _;
 use tokio_modbus::{Error, ProtocolError, Request, Response, Slave};
 
 use super::config::{Config, Endpoint};
-use super::decode::Encoded;
+use super::encode::Encoded;
 use super::plan::Span;
 use crate::AccessError;
 use crate::backoff::Backoff;

@@ -136,6 +136,11 @@ impl Map {
         self.bad.get(index) == Some(&true)
     }
 
+    /// Whether any span was refused alone.
+    pub fn any_bad(&self) -> bool {
+        self.bad.contains(&true)
+    }
+
     fn rebuild(&mut self) {
         for i in 0..self.cut.len() {
             self.cut[i] = self.bad[i] || (i > 0 && self.bad[i - 1]);

@@ -1,195 +1,35 @@
 //! One task per endpoint: it owns the wire, asks for what is due, and lets writes go first.
-//!
-//! What is wanted of an endpoint is state (a watched list of devices), not a series of events: a task that was busy sees the
-//! last word, and a device that did not change keeps its schedule, its counters and what was learnt of its registers.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use edge_model::reading::{Quality, Reading};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::config::{Config, Endpoint};
-use super::decode::Encoded;
+use super::config::Config;
+use super::encode::Encoded;
+use super::endpoints::{Command, Pauses, What};
 use super::link::{Fault, Link, Payload};
 use super::plan::{Request, Span};
 use super::unit::Unit;
 use crate::backoff::Backoff;
 use crate::{AccessError, Batch, Sample};
 
-/// Commands that wait for one endpoint: a person's or a controller's, never a stream. More are refused as busy.
-const COMMANDS: usize = 32;
-
-/// How long to wait after failures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pauses {
-    /// The first and the longest pause of a device that does not answer.
-    pub unit: (Duration, Duration),
-    /// The first and the longest pause between attempts to connect.
-    pub link: (Duration, Duration),
-}
-
-impl Default for Pauses {
-    fn default() -> Pauses {
-        Pauses {
-            unit: (Duration::from_secs(1), Duration::from_secs(60)),
-            link: (Duration::from_millis(500), Duration::from_secs(10)),
-        }
-    }
-}
-
-/// All Modbus endpoints of a node.
-pub struct Modbus {
-    out: mpsc::Sender<Batch>,
-    clock: fn() -> i64,
-    pauses: Pauses,
-    endpoints: HashMap<Endpoint, Handle>,
-    tasks: JoinSet<()>,
-}
-
-struct Handle {
-    wanted: watch::Sender<Vec<Arc<Config>>>,
-    inbox: mpsc::Sender<Command>,
-}
-
-impl Modbus {
-    /// Nothing polled yet. Samples go to `out`; when it is full, polling waits. `clock` gives UTC milliseconds.
-    pub fn new(out: mpsc::Sender<Batch>, clock: fn() -> i64, pauses: Pauses) -> Modbus {
-        Modbus { out, clock, pauses, endpoints: HashMap::new(), tasks: JoinSet::new() }
-    }
-
-    /// The devices to poll from now on. Those that are equal to what they were are left alone.
-    pub fn set(&mut self, devices: &[Arc<Config>]) {
-        let mut wanted: HashMap<&Endpoint, Vec<Arc<Config>>> = HashMap::new();
-        for device in devices {
-            wanted.entry(&device.endpoint).or_default().push(Arc::clone(device));
-        }
-        // A task whose list is dropped ends.
-        self.endpoints.retain(|endpoint, _| wanted.contains_key(endpoint));
-        for (endpoint, list) in wanted {
-            match self.endpoints.get(endpoint) {
-                Some(handle) => {
-                    handle.wanted.send_if_modified(|old| {
-                        let differs = *old != list;
-                        *old = list;
-                        differs
-                    });
-                }
-                None => self.start(endpoint.clone(), list),
-            }
-        }
-    }
-
-    fn start(&mut self, endpoint: Endpoint, list: Vec<Arc<Config>>) {
-        let (wanted, watched) = watch::channel(list);
-        let (inbox, commands) = mpsc::channel(COMMANDS);
-        let (first, longest) = self.pauses.link;
-        let poller = Poller {
-            link: Link::new(endpoint.clone(), Backoff::new(first, longest)),
-            units: Vec::new(),
-            wanted: watched,
-            inbox: commands,
-            out: self.out.clone(),
-            clock: self.clock,
-            pauses: self.pauses,
-        };
-        self.tasks.spawn(poller.run());
-        self.endpoints.insert(endpoint, Handle { wanted, inbox });
-    }
-
-    /// Where commands for a device go.
-    pub fn port(&self, device: &Config) -> Option<Port> {
-        let handle = self.endpoints.get(&device.endpoint)?;
-        let (namespace, name) = (device.profile.namespace.clone(), device.profile.name.clone());
-        Some(Port { inbox: handle.inbox.clone(), namespace, name })
-    }
-
-    /// Waits until a task has failed, which none does by itself. Cancel safe.
-    pub async fn failure(&mut self) -> tokio::task::JoinError {
-        loop {
-            match self.tasks.join_next().await {
-                Some(Err(e)) => return e,
-                Some(Ok(())) => {}
-                None => std::future::pending().await,
-            }
-        }
-    }
-
-    /// Ends every task and waits for it.
-    pub async fn shutdown(mut self) {
-        self.endpoints.clear();
-        self.tasks.shutdown().await;
-    }
-}
-
-/// Where commands for one device go. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Port {
-    inbox: mpsc::Sender<Command>,
-    namespace: String,
-    name: String,
-}
-
-#[derive(Debug)]
-struct Command {
-    namespace: String,
-    name: String,
-    what: What,
-    reply: oneshot::Sender<Result<Vec<Reading>, AccessError>>,
-}
-
-#[derive(Debug)]
-enum What {
-    Read(Option<String>),
-    Write(String, serde_json::Value),
-}
-
-impl Port {
-    /// Reads one property now, or all of them. Registers the device refuses come as readings of bad quality.
-    ///
-    /// # Errors
-    /// Any [`AccessError`]; when the device does not answer, why.
-    pub async fn read(&self, property: Option<&str>) -> Result<Vec<Reading>, AccessError> {
-        self.call(What::Read(property.map(str::to_owned))).await
-    }
-
-    /// Writes a property and reads it back. Nothing goes on the wire that the model or the register does not allow.
-    ///
-    /// # Errors
-    /// Any [`AccessError`].
-    pub async fn write(&self, property: &str, value: serde_json::Value) -> Result<Reading, AccessError> {
-        let readings = self.call(What::Write(property.to_owned(), value)).await?;
-        readings.into_iter().next().ok_or(AccessError::Gone)
-    }
-
-    async fn call(&self, what: What) -> Result<Vec<Reading>, AccessError> {
-        let (reply, answer) = oneshot::channel();
-        let command = Command { namespace: self.namespace.clone(), name: self.name.clone(), what, reply };
-        self.inbox.try_send(command).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => AccessError::Busy,
-            mpsc::error::TrySendError::Closed(_) => AccessError::Gone,
-        })?;
-        answer.await.unwrap_or(Err(AccessError::Gone))
-    }
-}
-
-struct Poller {
-    link: Link,
-    units: Vec<Unit>,
-    wanted: watch::Receiver<Vec<Arc<Config>>>,
-    inbox: mpsc::Receiver<Command>,
-    out: mpsc::Sender<Batch>,
-    clock: fn() -> i64,
-    pauses: Pauses,
+/// See the module.
+pub(super) struct Poller {
+    pub(super) link: Link,
+    pub(super) units: Vec<Unit>,
+    pub(super) wanted: watch::Receiver<Vec<Arc<Config>>>,
+    pub(super) inbox: mpsc::Receiver<Command>,
+    pub(super) out: mpsc::Sender<Batch>,
+    pub(super) clock: fn() -> i64,
+    pub(super) pauses: Pauses,
 }
 
 /// What became of one read.
 enum Step {
-    /// It is done; these are its samples, already sent.
-    Done(Vec<Sample>),
+    /// It is done and its samples are sent.
+    Done,
     /// It was refused as a whole: ask for its halves.
     Halves([Request; 2]),
     /// The device does not answer.
@@ -197,7 +37,7 @@ enum Step {
 }
 
 impl Poller {
-    async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         self.reconcile();
         loop {
             let next = self.next();
@@ -225,8 +65,7 @@ impl Poller {
 
     /// The device that wants the wire first.
     fn next(&self) -> Option<(Instant, usize)> {
-        let link = self.link.refused_until();
-        self.units.iter().enumerate().filter_map(|(i, u)| Some((u.next(link)?, i))).min()
+        self.units.iter().enumerate().filter_map(|(i, u)| Some((u.next()?, i))).min()
     }
 
     /// Makes the units those that are wanted; equal ones stay as they are.
@@ -254,18 +93,18 @@ impl Poller {
             while let Ok(command) = self.inbox.try_recv() {
                 self.command(command).await;
             }
-            match self.step(index, request, &due).await {
-                Step::Done(_) => {}
+            match self.step(index, request, &due, None).await {
+                Step::Done => {}
                 Step::Halves([a, b]) => requests.extend([b, a]),
                 Step::Failed(_) => return,
             }
         }
     }
 
-    /// One request: asks, decodes, sends the samples on.
-    async fn step(&mut self, index: usize, request: Request, due: &[usize]) -> Step {
+    /// One request: asks, decodes, sends the samples on. Whoever wants them, too, gives a list for them.
+    async fn step(&mut self, index: usize, request: Request, due: &[usize], wanted: Option<&mut Vec<Sample>>) -> Step {
         let answer = self.read(index, request.span).await;
-        let Some(unit) = self.units.get_mut(index) else { return Step::Done(Vec::new()) };
+        let Some(unit) = self.units.get_mut(index) else { return Step::Done };
         let alone = request.last - request.first <= 1;
         let only = due.get(request.first).copied().unwrap_or(0);
         let samples = match answer {
@@ -276,15 +115,18 @@ impl Poller {
             // Illegal address, illegal value and device failure are how devices refuse a hole in a range.
             Err(Fault::Exception(2..=4)) if !alone => return Step::Halves(unit.map.split(request, due)),
             Err(Fault::Exception(code)) => {
-                if code == 2 && alone {
-                    unit.map.set_bad(only);
+                if alone && matches!(code, 2..=4) {
+                    unit.set_refused(only, Instant::now());
                 }
                 unit.refused(request, due, Quality::Refused)
             }
             Err(fault) => return Step::Failed(fault),
         };
-        self.send(index, samples.clone()).await;
-        Step::Done(samples)
+        if let Some(wanted) = wanted {
+            wanted.extend_from_slice(&samples);
+        }
+        self.send(index, samples).await;
+        Step::Done
     }
 
     /// One read with everything that follows from it for the device's state.
@@ -310,7 +152,8 @@ impl Poller {
                     Fault::Timeout(_) | Fault::Exception(_) => Quality::Timeout,
                 };
                 // The values are bad from the moment that is known; the probes that follow repeat only the counters.
-                let news = unit.failed(fault.clone(), Instant::now());
+                let link = self.link.refused_until().filter(|_| matches!(fault, Fault::Disconnected(_)));
+                let news = unit.failed(fault.clone(), Instant::now(), link);
                 let samples = if news { unit.without_values(quality) } else { Vec::new() };
                 self.send(index, samples).await;
                 Err(fault)
@@ -356,8 +199,8 @@ impl Poller {
         let (due, mut requests, mut samples) = (unit.sorted(point), Vec::new(), Vec::new());
         unit.map.plan(&due, &mut requests);
         while let Some(request) = requests.pop() {
-            match self.step(index, request, &due).await {
-                Step::Done(some) => samples.extend(some),
+            match self.step(index, request, &due, Some(&mut samples)).await {
+                Step::Done => {}
                 Step::Halves(halves) => requests.extend(halves),
                 Step::Failed(fault) => return Err(fault.into()),
             }

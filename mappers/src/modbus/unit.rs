@@ -24,8 +24,8 @@ use crate::backoff::Backoff;
 use crate::schedule::Schedule;
 use crate::{Link, Sample, Stats};
 
-/// How long a register that was refused alone is left out.
-const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+/// How long registers that were refused alone are left out, at first and at last.
+const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 /// How soon after a failure somebody's command may try an offline device again.
 const COMMAND_PAUSE: Duration = Duration::from_secs(1);
 
@@ -62,6 +62,7 @@ pub struct Unit {
     backoff: Backoff,
     /// When refused registers are tried again.
     retry_refused: Instant,
+    refused: Backoff,
 }
 
 impl Unit {
@@ -78,23 +79,23 @@ impl Unit {
         let groups = points.iter().map(|i| schedule.group(period(i)).unwrap_or(0)).collect();
         let map = Map::new(spans, config.limits);
         let (stats, state) = (Stats::default(), State::Unknown);
-        Unit { config, stats, map, points, groups, schedule, state, backoff, retry_refused: now }
+        let refused = Backoff::new(REFUSED_PAUSE.0, REFUSED_PAUSE.1);
+        Unit { config, stats, map, points, groups, schedule, state, backoff, retry_refused: now, refused }
     }
 
-    /// When it wants the wire next. While the connection itself is refused (`link_until`), no earlier than that.
-    pub fn next(&self, link_until: Option<Instant>) -> Option<Instant> {
+    /// When it wants the wire next.
+    pub fn next(&self) -> Option<Instant> {
         match &self.state {
             State::Unknown | State::Online => self.schedule.next(),
-            State::Offline { reason: Fault::Disconnected(_), until, .. } => Some(link_until.unwrap_or(*until)),
             State::Offline { until, .. } => Some(*until),
         }
     }
 
     /// The registers that are due now (sorted); the schedule moves on.
     pub fn take_due(&mut self, now: Instant, due: &mut Vec<usize>) {
-        let retry = self.retry_refused <= now;
+        let retry = self.map.any_bad() && self.retry_refused <= now;
         if retry {
-            self.retry_refused = now + REFUSED_PAUSE;
+            self.retry_refused = now + self.refused.pause();
         }
         let wanted = |(i, group): (usize, &usize)| {
             (self.schedule.is_due(*group, now) && (retry || !self.map.is_bad(i))).then_some(i)
@@ -102,6 +103,15 @@ impl Unit {
         due.clear();
         due.extend(self.groups.iter().enumerate().filter_map(wanted));
         self.schedule.advance(now);
+    }
+
+    /// A register was refused alone (sorted).
+    pub fn set_refused(&mut self, index: usize, now: Instant) {
+        if !self.map.any_bad() {
+            self.refused.reset();
+            self.retry_refused = now + self.refused.pause();
+        }
+        self.map.set_bad(index);
     }
 
     /// The sorted indices of some points, or of all.
@@ -124,10 +134,12 @@ impl Unit {
         self.backoff.reset();
     }
 
-    /// It did not answer, or nonsense. Whether that is news.
-    pub fn failed(&mut self, reason: Fault, now: Instant) -> bool {
+    /// It did not answer, or nonsense. Whether that is news. While the connection is refused (until `link`), that is when all
+    /// its devices try again: the pauses are the connection's, and the first success helps them all.
+    pub fn failed(&mut self, reason: Fault, now: Instant, link: Option<Instant>) -> bool {
         let news = !matches!(&self.state, State::Offline { reason: old, .. } if *old == reason);
-        self.state = State::Offline { until: now + self.backoff.pause(), since: now, reason };
+        let until = link.unwrap_or_else(|| now + self.backoff.pause());
+        self.state = State::Offline { until, since: now, reason };
         news
     }
 

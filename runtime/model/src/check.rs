@@ -3,6 +3,7 @@
 //! The typed views of the kinds know what is right; here their findings are put into words: the field, the nearest known
 //! name, the quotes that are missing.
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::event::Event;
@@ -48,6 +49,22 @@ fn without_status(object: &Object) -> Map<String, Value> {
     let mut fields = object.fields.clone();
     fields.remove("status");
     fields
+}
+
+/// Deserialises a part of an object; errors name the field below `prefix` (such as `spec`).
+///
+/// # Errors
+/// The first field that does not fit the type.
+pub fn typed<T: DeserializeOwned>(prefix: &str, value: &Value) -> Result<T, ObjectError> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = match error.path().to_string().as_str() {
+            "." => prefix.to_owned(),
+            inner if prefix.is_empty() => inner.to_owned(),
+            inner if inner.starts_with('[') => format!("{prefix}{inner}"),
+            inner => format!("{prefix}.{inner}"),
+        };
+        polish(ObjectError { path, message: error.inner().to_string() })
+    })
 }
 
 /// Puts what serde says into words that help whoever wrote the manifest. Other messages pass unchanged.
@@ -198,16 +215,6 @@ mod tests {
         port: u16,
     }
 
-    fn read(value: &Value) -> Result<Spec, ObjectError> {
-        serde_path_to_error::deserialize(value).map_err(|e| {
-            let path = match e.path().to_string().as_str() {
-                "." => "spec".to_owned(),
-                inner => format!("spec.{inner}"),
-            };
-            polish(ObjectError { path, message: e.inner().to_string() })
-        })
-    }
-
     #[derive(Debug, Deserialize)]
     enum Restart {
         Always,
@@ -244,7 +251,7 @@ mod tests {
             (json!([]), "spec: "),
         ];
         for (value, expected) in cases {
-            let error = read(&value).unwrap_err().to_string();
+            let error = typed::<Spec>("spec", &value).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{value}\nwant {expected}\n got {error}");
         }
     }

@@ -1,12 +1,14 @@
 //! What stands behind the API: its small traits, answered by the parts of the node.
 
 mod images;
+mod logs;
 
 use edge_model::Key;
 use edge_model::reading::Reading;
 use serde_json::{Value, json};
 
 pub use images::StoredImages;
+pub use logs::PodLogs;
 
 use crate::api::backend::{BackendError, Properties, Reply};
 use crate::field::{CommandError, Commands};

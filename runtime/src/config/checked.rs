@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::error::Problem;
 use super::layer::{Origin, Value};
 use super::{Merged, schema};
-use crate::{api, bus, field, images, queue, store};
+use crate::engine::pods;
+use crate::{api, bus, cloud, field, images, queue, store};
 
 /// A serial port of the board.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +97,12 @@ pub struct Config {
     pub queue: queue::Settings,
     /// The images.
     pub images: images::Settings,
+    /// The link to the cloud.
+    pub cloud: cloud::Settings,
+    /// Whether containers are run at all.
+    pub engine_enabled: bool,
+    /// Pods; where things are is filled in from the paths.
+    pub pods: pods::Settings,
 }
 
 /// Reads keys that the schema has already checked for type and range; absent ones read as empty, zero or false.
@@ -201,6 +208,42 @@ impl Reader<'_> {
         settings
     }
 
+    fn seconds(&self, path: &str) -> Duration {
+        Duration::from_secs(self.number(path))
+    }
+
+    fn cloud(&self, node: &str) -> cloud::Settings {
+        let file = |path: &str| self.maybe(path).map(PathBuf::from);
+        cloud::Settings {
+            address: self.maybe("cloud.address"),
+            node: node.to_owned(),
+            prefix: self.text("cloud.prefix"),
+            client_id: self.maybe("cloud.client-id"),
+            user: self.maybe("cloud.user"),
+            password_file: file("cloud.password-file"),
+            ca_file: file("cloud.ca-file"),
+            certificate_file: file("cloud.certificate-file"),
+            key_file: file("cloud.key-file"),
+            keep_alive: self.seconds("cloud.keep-alive-seconds"),
+            connect_timeout: self.seconds("cloud.connect-timeout-seconds"),
+            ack_timeout: self.seconds("cloud.ack-timeout-seconds"),
+            window: u16::try_from(self.number("cloud.window")).unwrap_or(64),
+            drain_rate: u32::try_from(self.number("cloud.drain-rate")).unwrap_or(0),
+            message_max_bytes: self.size("cloud.message-max-kib") << 10,
+            back_off_max: self.seconds("cloud.back-off-max-seconds"),
+            ..cloud::Settings::default()
+        }
+    }
+
+    fn pods(&self) -> pods::Settings {
+        pods::Settings {
+            log_max_bytes: self.number("engine.log-max-kib") << 10,
+            pids_limit: u32::try_from(self.number("engine.pids-limit")).ok(),
+            allow_privileged: self.flag("engine.allow-privileged"),
+            ..pods::Settings::default()
+        }
+    }
+
     fn images(&self) -> images::Settings {
         images::Settings {
             max_image_bytes: self.number("images.max-image-mib") << 20,
@@ -285,7 +328,13 @@ pub fn check(board: &str, merged: &Merged) -> Result<Config, Vec<Problem>> {
         field: field::Settings { node_name: node.clone(), ..keys.field() },
         queue: keys.queue(),
         images: keys.images(),
+        cloud: keys.cloud(&node),
+        engine_enabled: keys.flag("engine.enabled"),
+        pods: keys.pods(),
     };
+    if let Err(error) = config.cloud.check() {
+        problem(&format!("cloud.{}", error.key), error.rule);
+    }
     if problems.is_empty() { Ok(config) } else { Err(problems) }
 }
 

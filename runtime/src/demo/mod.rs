@@ -22,6 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{self, Node};
+use crate::cloud::LinkState;
 use crate::command::{complain, print};
 use crate::config::{self, Sources};
 use crate::engine::logs;
@@ -37,6 +38,8 @@ use view::View;
 const FRAME: Duration = Duration::from_millis(250);
 /// How long the demo without a terminal waits at the end for the queue to drain.
 const DRAIN: Duration = Duration::from_secs(60);
+/// How long the pod's container may take to go.
+const GONE: Duration = Duration::from_secs(20);
 /// The image of the sample pod.
 const IMAGE: &str = "localhost/edge-runtime/demo:latest";
 const OBJECTS: &str = include_str!("plant.yaml");
@@ -127,7 +130,7 @@ async fn run(demo: &Demo, folder: &Path) -> Result<Exit, Failure> {
         Some(terminal) => screen(&node, &mut cloud, demo, remarks, &terminal).await.map(|()| Exit::Clean),
         None => plain(&node, &mut cloud, demo, remarks).await,
     };
-    clean_up(node).await;
+    clean_up(node, folder).await;
     cloud.stop().await;
     stop.cancel();
     let _ = plant.await;
@@ -151,19 +154,24 @@ fn sources(folder: &Path, cloud: &str) -> Sources {
 
 /// Writes the demo's objects through the same check as every other door. Returns what cannot be shown here, and why.
 async fn bring_objects(node: &Node, port: u16) -> Result<Vec<String>, Failure> {
-    let mut remarks = vec![format!("bus: mqtt://{}, try: mosquitto_sub -p {} -t '#' -v", node.bus_address(), node.bus_address().port())];
+    let mut remarks = Vec::new();
+    if let Some(address) = node.bus_address.get() {
+        remarks.push(format!("the bus is at {address}: mosquitto_sub -p {} -t '$hw/#' -t '$ke/#' -v", address.port()));
+    }
     let image = BuildFile { path: "/edge-runtime".into(), source: std::env::current_exe()?, mode: 0o755 };
     let config = ImageConfig { entrypoint: vec!["/edge-runtime".to_owned()], ..ImageConfig::default() };
     let containers = match (&node.containers, &node.images) {
         (Err(why), _) => Err(why.clone()),
-        (Ok(()), Some(images)) => images.build(IMAGE, vec![image], config).await.map(|_| ()).map_err(|e| chain(&e)),
+        (Ok(()), Some(images)) => images.build(IMAGE, vec![image], config).await.map(drop).map_err(|e| chain(&e)),
         (Ok(()), None) => Err("there is no image store".to_owned()),
     };
     if let Err(why) = &containers {
         remarks.push(format!("no pod here: {why}"));
     }
     let text = OBJECTS.replace(PORT, &format!("port: {port}"));
-    for document in manifest::parse("demo", text.as_bytes()).map_err(|e| e.into_iter().next().map(Failure::from).unwrap_or_default())? {
+    let documents = manifest::parse("demo", text.as_bytes())
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+    for document in documents {
         if document.object.kind != Kind::Pod || containers.is_ok() {
             node.store.apply(document.object).await?;
         }
@@ -177,8 +185,14 @@ async fn look(node: &Node, cloud: &Cloud, start: Instant, remarks: &[String]) ->
     View {
         seconds: start.elapsed().as_secs(),
         objects,
-        link: node.link_words(),
-        queue: node.queue_words(),
+        link: (node.link.state().word().to_owned(), matches!(node.link.state(), LinkState::Online { .. })),
+        queue: node
+            .queue
+            .stats()
+            .streams
+            .iter()
+            .map(|(s, q)| (s.name(), q.queued, q.stored_bytes, q.dropped.total()))
+            .collect(),
         plugged: cloud.is_up(),
         arrived: cloud.arrived().into_iter().collect(),
         remarks: remarks.to_vec(),
@@ -188,9 +202,8 @@ async fn look(node: &Node, cloud: &Cloud, start: Instant, remarks: &[String]) ->
 
 /// The last line of the sample pod's log.
 async fn last_line(node: &Node) -> Option<String> {
-    use futures_util::StreamExt as _;
     let options = logs::Options { tail_lines: Some(1), ..logs::Options::default() };
-    let mut stream = node.logs.as_ref()?.open("default", "hello", Some("hello"), options).await.ok()?;
+    let mut stream = node.logs.open("default", "hello", Some("hello"), options).await.ok()?;
     let mut line = Vec::new();
     while let Some(Ok(part)) = stream.next().await {
         line.extend_from_slice(&part);
@@ -198,7 +211,13 @@ async fn last_line(node: &Node) -> Option<String> {
     Some(String::from_utf8_lossy(&line).trim().to_owned())
 }
 
-async fn screen(node: &Node, cloud: &mut Cloud, demo: &Demo, remarks: Vec<String>, terminal: &Terminal) -> Result<(), Failure> {
+async fn screen(
+    node: &Node,
+    cloud: &mut Cloud,
+    demo: &Demo,
+    remarks: Vec<String>,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
     let start = Instant::now();
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut frames = tokio::time::interval(FRAME);
@@ -261,19 +280,26 @@ async fn plain(node: &Node, cloud: &mut Cloud, demo: &Demo, remarks: Vec<String>
     let drained = drained.await.is_ok();
     let view = look(node, cloud, start, &[]).await;
     print(&format!("{}\n", view.summary()));
-    let well = drained && view.arrived.iter().all(|(_, a)| a.lost == 0) && view.arrived.iter().any(|(_, a)| a.messages > 0);
+    let well =
+        drained && view.arrived.iter().all(|(_, a)| a.lost == 0) && view.arrived.iter().any(|(_, a)| a.messages > 0);
     print(if well { "the cloud has everything\n" } else { "the cloud does not have everything\n" });
     Ok(if well { Exit::Clean } else { Exit::Refused })
 }
 
 /// Removes the pod, waits until its container is gone, and stops the node.
-async fn clean_up(node: Node) {
+async fn clean_up(node: Node, folder: &Path) {
     let (pods, _) = node.store.list(Kind::Pod, None);
     for pod in &pods {
         let _ = node.store.delete(&pod.key(), None).await;
     }
-    if !pods.is_empty() {
-        node.containers_gone(Duration::from_secs(20)).await;
+    // Their containers would go on without the node: it stays until they are gone.
+    let until = Instant::now() + GONE;
+    while !pods.is_empty() && has_entries(&folder.join("run/containers")) && Instant::now() < until {
+        tokio::time::sleep(FRAME).await;
     }
     let _ = node.stop().await;
+}
+
+fn has_entries(folder: &Path) -> bool {
+    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
 }

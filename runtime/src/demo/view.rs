@@ -93,7 +93,12 @@ impl View {
             let restarts = status.pointer("/containerStatuses/0/restartCount").and_then(Value::as_u64).unwrap_or(0);
             let phase = format!("{phase:<9}");
             let why = [text(status, "/reason"), text(status, "/containerStatuses/0/state/waiting/reason")].join(" ");
-            lines.push(format!("{:<8} {} {restarts:>8}  {}", pod.metadata.name, light(phase.starts_with("Running"), &phase), why.trim()));
+            lines.push(format!(
+                "{:<8} {} {restarts:>8}  {}",
+                pod.metadata.name,
+                light(phase.starts_with("Running"), &phase),
+                why.trim()
+            ));
         }
         if !self.log.is_empty() {
             lines.push(format!("{DIM}{}{OFF}", self.log));
@@ -131,7 +136,8 @@ mod tests {
     #[test]
     fn what_is_known_is_shown() {
         let mut device = Object::new(Kind::Device, "", "tank", json!({}));
-        device.set_status(json!({"twins": [{"propertyName": "level", "reported": {"value": "51.25", "metadata": {}}}]}));
+        device
+            .set_status(json!({"twins": [{"propertyName": "level", "reported": {"value": "51.25", "metadata": {}}}]}));
         let view = View {
             objects: vec![device, Object::new(Kind::Pod, "", "hello", json!({}))],
             queue: vec![("data", 7, 100, 0)],

@@ -110,12 +110,15 @@ impl Logs {
         container: Option<&str>,
         options: Options,
     ) -> Result<LogStream, LogError> {
+        let object = self.store.get(&Key::new(Kind::Pod, namespace, pod));
+        let status = object.as_ref().and_then(|o| serde_json::from_value(o.status().clone()).ok());
         let find = Find {
             dir: self.dir.clone(),
             namespace: namespace.to_owned(),
             pod: pod.to_owned(),
             container: container.map(str::to_owned),
-            uid: self.store.get(&Key::new(Kind::Pod, namespace, pod)).map(|o| o.metadata.uid.clone()),
+            uid: object.as_ref().map(|o| o.metadata.uid.clone()),
+            status: status.unwrap_or_default(),
         };
         let wanted = options.clone();
         let (found, reader) = blocking(&self.dir, move || {
@@ -138,6 +141,7 @@ struct Find {
     pod: String,
     container: Option<String>,
     uid: Option<String>,
+    status: PodStatus,
 }
 
 /// What was found.
@@ -165,8 +169,11 @@ impl Find {
             (_, []) => return Err(LogError::NoPod { namespace: self.namespace, pod: self.pod }),
             _ => return Err(LogError::NoContainer { known: known.join(", ") }),
         };
-        let restarts = names(&dir.join(&container)).iter().filter_map(|n| n.strip_suffix(".log")?.parse().ok()).max();
-        let restarts: Option<u32> = if previous { restarts.and_then(|r: u32| r.checked_sub(1)) } else { restarts };
+        // A container that has written nothing yet has no file.
+        let told = self.status.container(&container).map(|c| c.restart_count);
+        let written = names(&dir.join(&container)).iter().filter_map(|n| n.strip_suffix(".log")?.parse().ok()).max();
+        let restarts: Option<u32> = told.into_iter().chain(written).max();
+        let restarts = if previous { restarts.and_then(|r| r.checked_sub(1)) } else { restarts };
         let restarts = restarts.ok_or_else(|| LogError::NoPrevious(container.clone()))?;
         let path = file(&self.dir, &self.namespace, &self.pod, &uid, &container, restarts);
         if previous && !path.exists() {

@@ -65,7 +65,7 @@ impl Field {
                 let point = known.profile.points.get(index).ok_or_else(unknown)?;
                 target(&known.mapper, point, index, &value)?;
                 // The old desired value must not be written over the new one before it is replaced.
-                known.writing.entry(property.clone()).or_insert_with(Retry::new).under_way = true;
+                known.writing.entry(property.clone()).or_insert_with(Retry::new).commands += 1;
                 Ok(Started::Write(port, property, value))
             }
         }
@@ -98,9 +98,14 @@ fn outside(known: &Known, what: What) -> Result<Started, CommandError> {
         property: e.name.clone(),
         time_ms: e.time_ms,
         quality: e.quality,
-        value: e.reported.clone().filter(|_| e.quality == Quality::Good).map(Value::Text),
+        value: e.reported.as_ref().filter(|_| e.quality == Quality::Good).and_then(|t| typed(p, t)),
         unit: p.unit.clone(),
     };
     let all = known.twin.entries.iter().zip(&known.profile.points);
     Ok(Started::Now(all.filter(|(e, _)| property.as_ref().is_none_or(|p| *p == e.name)).map(reading).collect()))
+}
+
+/// A reported text as the value it means.
+fn typed(point: &edge_mappers::Point, text: &str) -> Option<Value> {
+    point.parse(&serde_json::Value::from(text)).ok()
 }

@@ -78,17 +78,40 @@ pub(super) struct Known {
     pub(super) status_at: Option<Instant>,
 }
 
-/// A desired value on its way.
+/// Who is writing a property, and when its desired value may be written again.
+///
+/// The pause holds after a success, too: a device that keeps changing its mind is corrected ever more rarely, not in a loop.
 #[derive(Debug)]
 pub(super) struct Retry {
-    pub(super) under_way: bool,
-    pub(super) at: Instant,
-    pub(super) backoff: Backoff,
+    /// The desired value is being written.
+    under_way: bool,
+    /// So many commands are writing the property: meanwhile its desired value is not what somebody wants.
+    pub(super) commands: usize,
+    at: Instant,
+    backoff: Backoff,
 }
 
 impl Retry {
     pub(super) fn new() -> Retry {
-        Retry { under_way: true, at: Instant::now(), backoff: Backoff::new(RETRY.0, RETRY.1) }
+        Retry { under_way: false, commands: 0, at: Instant::now(), backoff: Backoff::new(RETRY.0, RETRY.1) }
+    }
+
+    /// Whether the desired value may be written now; then it is under way.
+    pub(super) fn start(&mut self, now: Instant) -> bool {
+        if self.under_way || self.commands > 0 || self.at > now {
+            return false;
+        }
+        if now.saturating_duration_since(self.at) > RETRY.1 {
+            self.backoff.reset();
+        }
+        self.under_way = true;
+        true
+    }
+
+    /// The write came to an end.
+    pub(super) fn end(&mut self, now: Instant) {
+        self.under_way = false;
+        self.at = now + self.backoff.pause();
     }
 }
 
@@ -197,7 +220,8 @@ impl Known {
         if same_wire {
             (self.state, self.reason, self.stats) = (old.state, std::mem::take(&mut old.reason), old.stats);
             self.writing = std::mem::take(&mut old.writing);
-            self.writing.retain(|_, r| r.under_way);
+            // What is newly desired need not wait for the pause of what was desired before.
+            self.writing.retain(|_, r| r.under_way || r.commands > 0);
             self.outbox =
                 if self.same_reports(old.spec.as_ref()) { old.outbox } else { std::mem::take(&mut self.outbox) };
         }
@@ -219,6 +243,13 @@ impl Known {
                 Ok(target) => entry.target = Some(target.to_string()),
                 Err(e) => entry.error = e.to_string(),
             }
+        }
+    }
+
+    /// A command that wrote a property came to an end.
+    pub(super) fn command_ended(&mut self, property: &str) {
+        if let Some(retry) = self.writing.get_mut(property) {
+            retry.commands = retry.commands.saturating_sub(1);
         }
     }
 

@@ -34,7 +34,7 @@ pub use commands::{CommandError, Commands, Inbox, commands};
 pub struct Settings {
     /// The name of this node: devices with another `nodeName` are left alone. Empty: all devices are ours.
     pub node_name: String,
-    /// How often the status of a device is renewed at most, in milliseconds, 100 to 60000.
+    /// How often the status of a device is renewed at most, in milliseconds, 1000 to 60000. It is looked at once a second.
     pub status_interval_ms: u64,
     /// The longest pause before a device that does not answer is probed again, in milliseconds, 100 to 3600000.
     pub probe_max_ms: u64,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use edge_mappers::modbus::Modbus;
-use edge_mappers::modbus::poll::Pauses;
+use edge_mappers::modbus::Pauses;
 use edge_mappers::{AccessError, Batch};
 use edge_model::device::status::DeviceStatus;
 use edge_model::reading::{Reading, Value};
@@ -209,12 +209,8 @@ impl Field {
             if self.work.len() >= WORK {
                 return;
             }
-            match known.writing.get_mut(&entry.name) {
-                Some(retry) if retry.under_way || retry.at > now => continue,
-                Some(retry) => retry.under_way = true,
-                None => {
-                    known.writing.insert(entry.name.clone(), Retry::new());
-                }
+            if !known.writing.entry(entry.name.clone()).or_insert_with(Retry::new).start(now) {
+                continue;
             }
             let (id, port, property) = (id.clone(), port.clone(), entry.name.clone());
             let value = serde_json::Value::from(entry.desired.clone().unwrap_or_default());
@@ -233,15 +229,9 @@ impl Field {
                 known.dirty = true;
                 let error = result.err().map(|e| e.to_string()).unwrap_or_default();
                 if let Some(retry) = known.writing.get_mut(&property) {
-                    // Also after success: a device that changes its mind must not be written in a loop.
-                    retry.under_way = false;
-                    retry.at = Instant::now() + retry.backoff.pause();
+                    retry.end(Instant::now());
                 }
-                if error.is_empty() {
-                    if known.twin.entries.iter().any(|e| e.name == property && !e.differs()) {
-                        known.writing.remove(&property);
-                    }
-                } else {
+                if !error.is_empty() {
                     tracing::warn!(device = %known.id, %property, %error, "desired value not written");
                 }
                 if let Some(entry) = known.twin.entry_mut(&property) {
@@ -250,12 +240,12 @@ impl Field {
             }
             Done::NotWritten(id, property) => {
                 if let Some(known) = self.devices.get_mut(&id) {
-                    known.writing.remove(&property);
+                    known.command_ended(&property);
                 }
             }
             Done::Written(id, property, reading) => {
                 let Some(known) = self.devices.get_mut(&id) else { return };
-                known.writing.remove(&property);
+                known.command_ended(&property);
                 let text = reading.value.as_ref().map(Value::to_string);
                 let wanted = known.twin.entry_mut(&property).filter(|e| e.desired.is_some() && e.target != text);
                 if let (Some(entry), Some(text)) = (wanted, text) {

@@ -29,6 +29,8 @@ pub(super) struct Download {
     pub(super) session: Arc<Session>,
     pub(super) options: PullOptions,
     pub(super) digest: Digest,
+    /// What it is called once it is unpacked.
+    pub(super) chain: Digest,
     /// What its descriptor says, in bytes.
     pub(super) size: u64,
 }
@@ -43,14 +45,18 @@ impl Inner {
     }
 }
 
-/// Downloads; afterwards the file in `partial/` is the whole layer. Nobody else touches it while the guard lives.
-pub(super) async fn download(job: Download) -> Result<OwnedMutexGuard<()>, Error> {
+/// Downloads; afterwards the file in `partial/` is the whole layer, unless that is unpacked already (by the pull of another
+/// image). Whoever needs the file has pinned it; so it stays, and only those that download it need a lock.
+pub(super) async fn download(job: Download) -> Result<(), Error> {
     let lock = job.inner.locks.get(&format!("blob {}", job.digest));
-    let guard = Arc::new(lock.lock_owned().await);
+    let guard = lock.lock_owned().await;
+    if job.inner.layer_size(&job.chain).is_some() {
+        return Ok(());
+    }
     let slot = Arc::clone(&job.inner.downloads).acquire_owned().await.map_err(|_| Error::Broken("download"))?;
     let mut tries = Tries::new(&job.inner.settings);
     let mut may_restart = true;
-    let mut writer = Writer::open(&job, Arc::clone(&guard)).await?;
+    let mut writer = Writer::open(&job, guard).await?;
     let mut resumed = writer.length > 0;
     loop {
         let before = writer.length;
@@ -77,8 +83,7 @@ pub(super) async fn download(job: Download) -> Result<OwnedMutexGuard<()>, Error
         resumed |= writer.length > 0;
     }
     drop((writer, slot));
-    // The last writer is done, so this is the last handle.
-    Arc::into_inner(guard).ok_or(Error::Broken("download"))
+    Ok(())
 }
 
 /// Asks for what is missing and writes what comes, until the end, an error, or the whole size.
@@ -128,12 +133,12 @@ struct Writer {
     hasher: Hasher,
     length: u64,
     /// Held by whatever still writes, also when the download has been given up.
-    _guard: Option<Arc<OwnedMutexGuard<()>>>,
+    _guard: Option<OwnedMutexGuard<()>>,
 }
 
 impl Writer {
     /// Opens what an earlier try has left, and digests it.
-    async fn open(job: &Download, guard: Arc<OwnedMutexGuard<()>>) -> Result<Writer, Error> {
+    async fn open(job: &Download, guard: OwnedMutexGuard<()>) -> Result<Writer, Error> {
         let (path, size) = (job.inner.partial_path(&job.digest), job.size);
         run_blocking(move || {
             let mut options = OpenOptions::new();

@@ -169,6 +169,19 @@ impl Error {
         }
     }
 
+    /// Whether another registry with the same image may do better.
+    pub(super) fn is_of_registry(&self) -> bool {
+        matches!(
+            self,
+            Error::Registry { .. }
+                | Error::Unauthorized { .. }
+                | Error::Unknown { .. }
+                | Error::Digest { .. }
+                | Error::Json { .. }
+                | Error::Invalid { .. }
+        )
+    }
+
     /// For `map_err`: the disk refused an action on a path.
     pub(super) fn disk(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_owned();

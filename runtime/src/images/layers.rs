@@ -46,6 +46,12 @@ impl Pins {
         let pins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if pins.contains_key(digest) { None } else { Some(work()) }
     }
+
+    /// Does something with a digest only if the caller alone has pinned it, and lets nobody pin it meanwhile.
+    pub(super) fn if_pinned_once<T>(&self, digest: &Digest, work: impl FnOnce() -> T) -> Option<T> {
+        let pins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pins.get(digest) == Some(&1) { Some(work()) } else { None }
+    }
 }
 
 impl Drop for Pinned {

@@ -61,6 +61,9 @@ use index::{Index, Named};
 use manifest::{ConfigFile, Document, MAX_DOCUMENT, Manifest, Parsed};
 use tree::Marks;
 
+/// More at once would only take turns on the same disk.
+const UNPACKS: usize = 2;
+
 /// An image in the store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Image {
@@ -90,6 +93,8 @@ struct Inner {
     pins: layers::Pins,
     locks: layers::Locks,
     downloads: Arc<Semaphore>,
+    /// Layers of pulls unpacked at the same time: each takes one of the process's few threads for work that blocks.
+    unpacks: Semaphore,
     /// Taken alone by garbage collection, shared by what makes something reachable (naming an image, recording a root).
     collecting: RwLock<()>,
     /// Held while the store is open: two processes would empty each other's `tmp/`.
@@ -207,7 +212,8 @@ impl Inner {
         let marks = overlay::marks();
         let downloads = Arc::new(Semaphore::new(settings.parallel_downloads.max(1)));
         let (pins, locks, collecting) = Default::default();
-        Ok(Inner { dir, settings, marks, index: Mutex::new(index), pins, locks, downloads, collecting, _lock: lock })
+        let (index, unpacks) = (Mutex::new(index), Semaphore::new(UNPACKS));
+        Ok(Inner { dir, settings, marks, index, pins, locks, downloads, unpacks, collecting, _lock: lock })
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {

@@ -106,13 +106,12 @@ impl ImageStore {
         let mut result = Err(Error::NotFound(reference.to_string()));
         for place in places(&self.inner.settings, &reference) {
             result = self.pull_from(&reference, &place, &options).await;
-            match &result {
-                Err(Error::Registry { .. } | Error::Unauthorized { .. } | Error::Unknown { .. }) => {
-                    let error = result.as_ref().err().map(super::chain).unwrap_or_default();
-                    tracing::warn!(image = %reference, registry = place.registry, error, "cannot pull from this registry");
-                }
-                _ => return result,
+            let Err(error) = &result else { return result };
+            if !error.is_of_registry() {
+                return result;
             }
+            let error = super::chain(error);
+            tracing::warn!(image = %reference, registry = place.registry, error, "cannot pull from this registry");
         }
         result
     }
@@ -145,9 +144,8 @@ impl Puller<'_> {
         layers::check(inner, &manifest, &config)?;
 
         let chains = layers::chains(config.diff_ids());
-        let blobs = manifest.layers.iter().map(|l| l.digest);
-        let pinned =
-            inner.pins.pin([&chains[..], &[digest, config_digest]].concat().into_iter().chain(blobs).collect());
+        let blobs: Vec<Digest> = manifest.layers.iter().map(|l| l.digest).collect();
+        let pinned = inner.pins.pin([&chains[..], &[digest, config_digest], &blobs].concat());
         let sizes = manifest.layers.iter().map(|l| (l.digest, l.size)).collect();
         self.options.tell(|| PullEvent::Found { digest, layers: sizes });
         self.layers(&manifest, &config, &chains).await?;
@@ -159,6 +157,10 @@ impl Puller<'_> {
                 inner.put_document(&bytes)?;
                 inner.name(&digest, &[reference])?;
                 drop(pinned);
+                // Of two pulls with a layer in common neither may have removed it: the last one does.
+                for layer in blobs {
+                    inner.pins.unless_pinned(&layer, || disk::remove(&inner.partial_path(&layer))).transpose()?;
+                }
                 inner.image(&digest)
             })
             .await
@@ -181,29 +183,28 @@ impl Puller<'_> {
     /// Downloads what is missing, two at a time, and unpacks in order: what a layer is depends on those below.
     async fn layers(&self, manifest: &Manifest, config: &ConfigFile, chains: &[Digest]) -> Result<(), Error> {
         let inner = &self.store.inner;
-        let mut downloads = JoinSet::new();
+        let mut jobs = Vec::new();
         let mut missing = 0u64;
         for (i, (layer, chain)) in manifest.layers.iter().zip(chains).enumerate() {
+            let (digest, size) = (layer.digest, layer.size);
             if inner.layer_size(chain).is_some() {
-                self.options.tell(|| PullEvent::Layer { digest: layer.digest, done: layer.size, total: layer.size });
+                self.options.tell(|| PullEvent::Layer { digest, done: size, total: size });
                 continue;
             }
-            missing = missing.saturating_add(layer.size.saturating_sub(inner.partial_size(&layer.digest)));
-            let job = Download {
-                inner: Arc::clone(inner),
-                session: Arc::clone(&self.session),
-                options: self.options.clone(),
-                digest: layer.digest,
-                size: layer.size,
-            };
-            downloads.spawn(async move { (i, download(job).await) });
+            missing = missing.saturating_add(size.saturating_sub(inner.partial_size(&digest)));
+            let (session, options) = (Arc::clone(&self.session), self.options.clone());
+            jobs.push((i, Download { inner: Arc::clone(inner), session, options, digest, chain: *chain, size }));
         }
         disk::check_space(&inner.dir, missing, inner.settings.reserve_bytes)?;
+        let mut downloads = JoinSet::new();
+        for (i, job) in jobs {
+            downloads.spawn(async move { (i, download(job).await) });
+        }
 
         // Dropping this future stops the thread that unpacks, and the set its downloads.
         let cancel = CancellationToken::new();
         let _stop = cancel.clone().drop_guard();
-        let mut ready: Vec<Option<tokio::sync::OwnedMutexGuard<()>>> = manifest.layers.iter().map(|_| None).collect();
+        let mut ready = vec![false; manifest.layers.len()];
         let mut used = 0;
         for (i, (layer, diff_id)) in manifest.layers.iter().zip(config.diff_ids()).enumerate() {
             let below = chains.get(..i).unwrap_or_default().to_vec();
@@ -211,28 +212,28 @@ impl Puller<'_> {
                 used += size;
                 continue;
             }
-            while ready.get(i).is_some_and(Option::is_none) {
+            while ready.get(i) == Some(&false) {
                 match downloads.join_next().await {
-                    Some(Ok((done, guard))) => {
+                    Some(Ok((done, downloaded))) => {
+                        downloaded?;
                         if let Some(slot) = ready.get_mut(done) {
-                            *slot = Some(guard?);
+                            *slot = true;
                         }
                     }
                     Some(Err(_)) | None => return Err(Error::Broken("download of a layer")),
                 }
             }
-            let guard = ready.get_mut(i).and_then(Option::take);
             let (digest, diff_id, cancel) = (layer.digest, *diff_id, cancel.clone());
             let unpack = move |inner: &Arc<super::Inner>| {
                 let path = inner.partial_path(&digest);
                 let size = inner.add_layer(|| Blob::whole(path.clone()), Some(digest), diff_id, &below, used, &cancel);
-                // Whatever is wrong with it, downloading it again would not mend it; a full disk may get room.
+                // A full disk may get room, and what was broken off goes on; anything else a download would not mend.
                 if !matches!(size, Err(Error::NoSpace { .. } | Error::Disk { .. } | Error::Damaged { .. })) {
-                    disk::remove(&path)?;
+                    inner.pins.if_pinned_once(&digest, || disk::remove(&path)).transpose()?;
                 }
-                drop(guard);
                 size
             };
+            let _slot = inner.unpacks.acquire().await.map_err(|_| Error::Broken("unpacking"))?;
             used += self.store.blocking(unpack).await?;
             self.options.tell(|| PullEvent::Unpacked { digest });
         }

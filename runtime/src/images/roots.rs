@@ -141,6 +141,7 @@ impl Inner {
             let hint = match e {
                 rustix::io::Errno::PERM => ": it needs root, or a user namespace",
                 rustix::io::Errno::NODEV => ": the kernel has no overlayfs",
+                rustix::io::Errno::INVAL => ": the writable folder is on a file system that overlayfs cannot use",
                 rustix::io::Errno::TOOBIG => ": too many layers for this kernel",
                 _ => "",
             };

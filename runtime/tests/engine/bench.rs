@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use edge_runtime::engine::containers::{Containers, End, Handle, Request, Settings};
-use edge_runtime::engine::shim::protocol::Exit;
+use edge_runtime::engine::shim::protocol::{Exit, Phase, STATE, read_file};
 use edge_runtime::engine::spec::ContainerSpec;
 
 /// How long a condition may take on a machine busy with other tests.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A place of its own for one test.
 pub struct Bench {
@@ -79,6 +79,20 @@ impl Bench {
     /// A runtime that comes after the one of this bench.
     pub fn successor(&self) -> Containers {
         Containers::new(Self::settings(self.dir.path())).expect("root, cgroups and namespaces")
+    }
+}
+
+/// A test that failed leaves no containers.
+impl Drop for Bench {
+    fn drop(&mut self) {
+        for entry in fs::read_dir(self.dir.path().join("run")).into_iter().flatten().flatten() {
+            let phase = read_file(&entry.path().join(STATE));
+            if let (Ok(Phase::Running(running)), true) = (phase, std::thread::panicking()) {
+                for pid in [running.pid, running.shim].into_iter().filter_map(rustix::process::Pid::from_raw) {
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                }
+            }
+        }
     }
 }
 

@@ -10,8 +10,6 @@ use rustix::fs::StatVfsMountFlags;
 
 use crate::bench::{Bench, PATIENCE, shim_of};
 
-/// Docker's default capabilities without MKNOD.
-
 /// The status of a process by key.
 fn field<'a>(status: &'a str, key: &str) -> &'a str {
     status.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':')).map(str::trim).unwrap_or_default()

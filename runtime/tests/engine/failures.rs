@@ -104,7 +104,7 @@ fn without_root_it_says_what_it_cannot_do() {
     let refused = std::thread::spawn(|| {
         let nobody = rustix::process::Uid::from_raw(65534);
         rustix::thread::set_thread_res_uid(nobody, nobody, nobody).expect("root");
-        probe().err().expect("an error")
+        probe().expect_err("not as nobody")
     });
     let error = refused.join().unwrap();
     assert!(matches!(error, EngineError::NotPossible { .. }));

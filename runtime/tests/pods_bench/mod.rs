@@ -1,10 +1,13 @@
 //! A place of its own for each test: a store, an image, an engine, a reconciler.
 
+pub mod process;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use edge_model::pod::PodStatus;
@@ -12,6 +15,7 @@ use edge_model::{Key, Kind, Object};
 use edge_runtime::bus::Bus;
 use edge_runtime::engine::containers::{self, Containers};
 use edge_runtime::engine::logs::{Logs, Options};
+use edge_runtime::engine::network;
 use edge_runtime::engine::pods::{self, Context, Settings};
 use edge_runtime::events;
 use edge_runtime::images::{self, ImageStore, Source};
@@ -27,6 +31,15 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 fn run(program: &str, args: &[&str]) {
     let out = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program} must be installed: {e}"));
     assert!(out.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+/// A directory with an image store that has `busybox:1`.
+pub async fn with_image() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = make_layout(dir.path());
+    let images = ImageStore::open(dir.path().join("images"), images::Settings::default()).await.unwrap();
+    images.import(Source::Path(layout), Some("busybox:1")).await.unwrap();
+    dir
 }
 
 /// An OCI layout with `busybox:1`.
@@ -56,6 +69,18 @@ pub fn sh(name: &str, script: &str) -> Value {
     json!({"name": name, "image": "busybox:1", "command": ["/bin/sh", "-c", script]})
 }
 
+/// A bridge and a subnet that no other test uses at the same time.
+fn network() -> network::Settings {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = std::process::id() % 4096 * 16 + NEXT.fetch_add(1, Ordering::Relaxed) % 16;
+    let [_, _, high, low] = number.to_be_bytes();
+    network::Settings {
+        bridge: format!("eb{number}"),
+        subnet: format!("10.{}.{low}.0/24", 100 + high % 100).parse().unwrap(),
+        expose: vec![],
+    }
+}
+
 /// Everything a node has for its pods, in a temporary directory.
 pub struct Bench {
     pub dir: TempDir,
@@ -66,15 +91,14 @@ pub struct Bench {
 
 impl Bench {
     pub async fn new() -> Bench {
-        let dir = tempfile::tempdir().unwrap();
-        let layout = make_layout(dir.path());
+        let dir = with_image().await;
         let images = ImageStore::open(dir.path().join("images"), images::Settings::default()).await.unwrap();
-        images.import(Source::Path(layout), Some("busybox:1")).await.unwrap();
         let settings = Settings {
             node_name: "gw".into(),
             run_dir: dir.path().join("run"),
             state_dir: dir.path().join("state"),
             log_dir: dir.path().join("logs"),
+            network: network(),
             ..Settings::default()
         };
         Bench { dir, store: Store::in_memory(), images, settings }
@@ -164,6 +188,27 @@ impl Bench {
             names.filter(|e| e.file_name().to_string_lossy().contains(&uid)).map(|e| e.path()).collect::<Vec<_>>()
         };
         until(|| left().is_empty(), || format!("{:?} is left", left())).await;
+    }
+}
+
+/// Whatever became of the test, nothing of it is left on the machine.
+impl Drop for Bench {
+    fn drop(&mut self) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let reactor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                reactor.block_on(async {
+                    let run = self.start();
+                    for pod in self.store.list(Kind::Pod, None).0 {
+                        let mut hasty = pod.as_ref().clone();
+                        hasty.fields["spec"]["terminationGracePeriodSeconds"] = json!(0);
+                        let _ = self.store.apply(hasty).await;
+                        self.delete(&pod.metadata.name).await;
+                    }
+                    run.stop().await;
+                });
+            });
+        });
     }
 }
 

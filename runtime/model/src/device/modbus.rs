@@ -89,7 +89,16 @@ mod defaults {
 
 /// `visitors.configData`: where a property is found and how its registers make a value.
 ///
-/// Value = raw × `scale` + `bias`.
+/// Value = raw × `scale` + `bias`. Without `dataType` the model's type and `limit` say what the registers hold:
+///
+/// | type | limit 1 | limit 2 | limit 4 |
+/// |---|---|---|---|
+/// | INT, BOOLEAN | uint16 | uint32 | uint64 |
+/// | FLOAT | uint16, to be scaled | float32 (also without limit) | float64 |
+/// | DOUBLE | uint16, to be scaled | float32 | float64 (also without limit) |
+///
+/// STRING and BYTES take `limit` registers. A BOOLEAN register is true unless it is 0. An INT is rounded after scaling.
+/// A table of bits makes a BOOLEAN or an INT of one bit, or BYTES of `limit` bits, the first in the lowest bit.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Visitor {

@@ -4,14 +4,20 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
+
+use super::devices::{Rule, program};
+use crate::engine::sys;
 
 /// The group of all containers where the choice is ours.
 const PARENT: &str = "/edge-runtime";
 /// Below the parent: where the shims are. No container can have this name: their ids begin with a letter or digit.
 const SHIMS: &str = "_shims";
+/// Below the parent, for a moment: a group to try things with.
+const PROBE: &str = "_probe";
 
 /// Which kind of cgroups the system runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +39,7 @@ pub enum Controller {
     Cpu,
     /// Number of processes.
     Pids,
-    /// Access to device nodes (version 1; on version 2 the kernel takes a program instead).
+    /// Access to device nodes: a controller on version 1, a program on version 2.
     Devices,
 }
 
@@ -158,6 +164,22 @@ impl Layout {
         Ok(layout)
     }
 
+    /// One that has just these controllers.
+    #[cfg(test)]
+    pub(super) fn with(usable: &[Controller], swap: bool) -> Layout {
+        let usable = usable.iter().copied().collect();
+        Layout { version: Version::V2, hierarchies: Vec::new(), parent: PARENT.into(), usable, swap }
+    }
+
+    /// Removes the parent group, if nothing is in it any more.
+    pub fn leave(&self) {
+        for hierarchy in &self.hierarchies {
+            let dir = join(&hierarchy.mount, &self.parent);
+            let _ = fs::remove_dir(dir.join(SHIMS));
+            let _ = fs::remove_dir(dir);
+        }
+    }
+
     /// The path of a container's group, for the OCI specification.
     pub fn path(&self, id: &str) -> String {
         format!("{}/{id}", self.parent)
@@ -187,7 +209,7 @@ impl Layout {
     pub fn ids(&self) -> BTreeSet<String> {
         let dirs = self.controlled().filter_map(|h| fs::read_dir(join(&h.mount, &self.parent)).ok());
         let entries = dirs.flatten().flatten().filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir()));
-        entries.filter_map(|e| e.file_name().into_string().ok()).filter(|name| name != SHIMS).collect()
+        entries.filter_map(|e| e.file_name().into_string().ok()).filter(|name| !name.starts_with('_')).collect()
     }
 
     /// `cgroup.procs` files for the shims: out of the reach of a service manager that ends everything in the runtime's own group.
@@ -223,7 +245,7 @@ impl Layout {
             resources.set_pids(None);
             conditions.push(Condition::PidsUnlimited);
         }
-        if self.version != Version::V2 && !self.usable.contains(&Controller::Devices) {
+        if !self.usable.contains(&Controller::Devices) {
             conditions.push(Condition::DevicesUnguarded);
         }
         conditions
@@ -301,6 +323,17 @@ impl Layout {
                 }
             }
             swap |= dir.join("memory.swap.max").exists() || dir.join("memory.memsw.limit_in_bytes").exists();
+        }
+        if let Some(dir) = self.unified_dir(PROBE) {
+            // Not every kernel is built with cgroup programs: seen by attaching one that allows everything to a group of nobody.
+            let all = program(&[Rule::new(None, None, None, "rwm")]);
+            let attached = fs::create_dir_all(&dir)
+                .and_then(|()| fs::File::open(&dir))
+                .and_then(|dir| sys::attach_device_program(dir.as_fd(), &all));
+            if attached.is_ok() {
+                usable.insert(Controller::Devices);
+            }
+            let _ = fs::remove_dir(&dir);
         }
         self.usable = usable;
         self.swap = swap;

@@ -57,3 +57,14 @@ fn unshare_network() -> io::Result<()> {
     let unshared = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) };
     Ok(unshared?)
 }
+
+/// Lets go of a namespace: it ends with the last process in it. Fine when there is none.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    if is_namespace(path) {
+        rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH)?;
+    }
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}

@@ -14,7 +14,7 @@ const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 ///
 /// # Errors
 /// The system's.
-pub fn write(dir: &Path, spec: &PodSpec, hostname: &str, ip: Option<Ipv4Addr>) -> io::Result<()> {
+pub fn write(dir: &Path, spec: &PodSpec, hostname: &str, ip: Option<Ipv4Addr>, gateway: Ipv4Addr) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     let node_hosts = spec.host_network.then(|| fs::read_to_string("/etc/hosts").unwrap_or_default());
     let node = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
@@ -24,7 +24,7 @@ pub fn write(dir: &Path, spec: &PodSpec, hostname: &str, ip: Option<Ipv4Addr>) -
         let beyond = fs::read_to_string(RESOLVED).unwrap_or_default();
         resolvers(&node, &beyond)
     };
-    put(&dir.join("hosts"), &hosts(node_hosts.as_deref(), hostname, ip, &spec.host_aliases))?;
+    put(&dir.join("hosts"), &hosts(node_hosts.as_deref(), hostname, ip, gateway, &spec.host_aliases))?;
     put(&dir.join("hostname"), &format!("{hostname}\n"))?;
     put(&dir.join("resolv.conf"), &resolvers)
 }
@@ -45,7 +45,7 @@ pub fn hostname(spec: &PodSpec, pod: &str) -> String {
 }
 
 /// `/etc/hosts`: the node's for a pod on the node's network, else loopback and the pod itself; then the pod's own lines.
-fn hosts(node: Option<&str>, hostname: &str, ip: Option<Ipv4Addr>, aliases: &[HostAlias]) -> String {
+fn hosts(node: Option<&str>, hostname: &str, ip: Option<Ipv4Addr>, gateway: Ipv4Addr, aliases: &[HostAlias]) -> String {
     let own = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
     let mut text = node.unwrap_or(own).to_owned();
     if !text.ends_with('\n') {
@@ -53,7 +53,7 @@ fn hosts(node: Option<&str>, hostname: &str, ip: Option<Ipv4Addr>, aliases: &[Ho
     }
     if node.is_none() {
         let ip = ip.unwrap_or(Ipv4Addr::LOCALHOST);
-        text.push_str(&format!("{ip}\t{hostname}\n"));
+        text.push_str(&format!("{ip}\t{hostname}\n{gateway}\thost.edge.internal\n"));
     }
     for alias in aliases {
         text.push_str(&format!("{}\t{}\n", alias.ip, alias.hostnames.join(" ")));
@@ -78,9 +78,11 @@ mod tests {
     #[test]
     fn hosts_name_the_pod() {
         let alias = HostAlias { ip: "10.0.0.9".parse().unwrap(), hostnames: vec!["a".into(), "b.c".into()] };
-        let text = hosts(None, "web", Some(Ipv4Addr::new(10, 88, 0, 2)), std::slice::from_ref(&alias));
-        assert!(text.starts_with("127.0.0.1\tlocalhost\n") && text.ends_with("10.88.0.2\tweb\n10.0.0.9\ta b.c\n"));
-        assert_eq!(hosts(Some("1.2.3.4 gw"), "web", None, &[alias]), "1.2.3.4 gw\n10.0.0.9\ta b.c\n");
+        let gateway = Ipv4Addr::new(10, 88, 0, 1);
+        let text = hosts(None, "web", Some(Ipv4Addr::new(10, 88, 0, 2)), gateway, std::slice::from_ref(&alias));
+        assert!(text.starts_with("127.0.0.1\tlocalhost\n"), "{text}");
+        assert!(text.ends_with("10.88.0.2\tweb\n10.88.0.1\thost.edge.internal\n10.0.0.9\ta b.c\n"), "{text}");
+        assert_eq!(hosts(Some("1.2.3.4 gw"), "web", None, gateway, &[alias]), "1.2.3.4 gw\n10.0.0.9\ta b.c\n");
     }
 
     #[test]

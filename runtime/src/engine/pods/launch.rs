@@ -219,7 +219,7 @@ impl Launch {
             let attached = attached.map_err(|e| refuse("CreateContainerConfigError", chain(&e)))?;
             let hostname = super::files::hostname(&pod.spec, &pod.object.metadata.name);
             let files = dirs.run.join("files");
-            let written = super::files::write(&files, &pod.spec, &hostname, ip);
+            let written = super::files::write(&files, &pod.spec, &hostname, ip, ctx.network.gateway());
             written.map_err(|e| refuse("CreateContainerError", format!("{}: {e}", files.display())))?;
             let log = log_file(&ctx, &pod.object, &container.name, restarts);
             let log = log.map_err(|e| refuse("CreateContainerError", format!("log directory: {e}")))?;

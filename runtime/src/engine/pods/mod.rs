@@ -120,9 +120,10 @@ impl Context {
         images: ImageStore,
         events: Recorder,
     ) -> Arc<Context> {
-        let network = Network::new(settings.network.clone());
         let running = Registry::default();
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+        let known = record::networks(&settings.run_dir.join("pods"), &boot);
+        let network = Network::new(settings.network.clone(), known);
         let node_memory = total_memory();
         let events = events.component("pods");
         Arc::new(Context { settings, store, bus, containers, images, events, running, network, node_memory, boot })

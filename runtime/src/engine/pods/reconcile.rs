@@ -22,6 +22,7 @@ pub async fn run(ctx: Arc<Context>, stop: CancellationToken) -> Result<(), Error
     let found = ctx.containers.adopt().await.map_err(Error::Adopt)?;
     let mut reconciler = Reconciler::new(ctx, found, stop.child_token());
     reconciler.remove_strange_roots().await;
+    reconciler.ctx.network.refresh().await;
     let mut from = reconciler.list();
     reconciler.find_orphans();
     let mut watch = reconciler.ctx.store.watch(Filter::default(), from);

@@ -6,14 +6,15 @@
 //!                 /containers/<name>.json    the newest container of that name
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::engine::network::Attachment;
 
 /// The sandbox of a pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,8 +29,8 @@ pub struct SandboxRecord {
     pub boot: String,
     /// The init containers that have ended with 0 in it.
     pub initialized: BTreeSet<String>,
-    /// The pod's address.
-    pub ip: Option<Ipv4Addr>,
+    /// The pod's address and host ports; none on the node's own network.
+    pub network: Attachment,
     /// Seconds between SIGTERM and SIGKILL, for a pod whose object is gone.
     pub grace: u32,
 }
@@ -62,6 +63,17 @@ pub fn parse_id(id: &str) -> Option<(&str, &str, u32)> {
 /// Where the sandbox of a pod is described.
 pub fn sandbox_path(run: &Path) -> PathBuf {
     run.join("sandbox.json")
+}
+
+/// The networks of the pods whose sandbox was made in this boot, by uid.
+pub fn networks(pods: &Path, boot: &str) -> BTreeMap<String, Attachment> {
+    let entries = fs::read_dir(pods).into_iter().flatten().flatten();
+    let attachment = |entry: fs::DirEntry| {
+        let record: SandboxRecord = read(&sandbox_path(&entry.path()))?;
+        let attached = record.boot == boot && record.network.ip.is_some();
+        attached.then_some((entry.file_name().into_string().ok()?, record.network))
+    };
+    entries.filter_map(attachment).collect()
 }
 
 /// Where the newest container of a name is described.

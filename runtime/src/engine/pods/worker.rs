@@ -22,7 +22,7 @@ use crate::bus::Retain;
 use crate::clock::now_ms;
 use crate::engine::containers::{End, Handle};
 use crate::engine::logs;
-use crate::engine::network::HostPort;
+use crate::engine::network::{Attachment, HostPort};
 use crate::engine::shim::protocol::Reason;
 use crate::engine::volumes::{self, PodDirs};
 use crate::store::{Durability, StoreError};
@@ -183,7 +183,7 @@ impl Worker {
             if record.boot == self.ctx.boot {
                 let initialized = record.initialized.clone();
                 self.known.sandbox = Sandbox::Ready { hash: record.hash.clone(), initialized };
-                self.facts.pod_ip = record.ip.map(|ip| ip.to_string()).unwrap_or_default();
+                self.facts.pod_ip = record.network.ip.map(|ip| ip.to_string()).unwrap_or_default();
             }
             self.record = record;
         }
@@ -394,31 +394,34 @@ impl Worker {
             hash: pod.sandbox.clone(),
             boot: self.ctx.boot.clone(),
             initialized: BTreeSet::new(),
-            ip: self.record.ip,
+            network: Attachment::default(),
             grace: pod.spec.grace(),
         };
         let netns = netns_path(&self.dirs);
         if pod.spec.host_network {
             self.ctx.network.detach(&self.uid, &netns).await;
-            record.ip = None;
         } else {
             let ports = host_ports(&pod.spec);
-            let attached = self.ctx.network.attach(&self.uid, &netns, &ports, record.ip).await;
-            record.ip = attached.map_err(|e| ("FailedCreatePodSandBox", chain(&e)))?;
+            let attached = self.ctx.network.attach(&self.uid, &netns, &ports).await;
+            let attached = attached.map_err(|e| ("FailedCreatePodSandBox", chain(&e)))?;
+            record.network = Attachment { ip: Some(attached.ip), ports };
+            if let Some(limited) = attached.limited {
+                self.event(EventType::Warning, "NetworkLimited", limited);
+            }
         }
         let (ctx, dirs, shared) = (Arc::clone(&self.ctx), self.dirs.clone(), Arc::clone(pod));
-        let ip = record.ip;
+        let (ip, gateway) = (record.network.ip, self.ctx.network.gateway());
         let made = tokio::task::spawn_blocking(move || {
             let hostname = files::hostname(&shared.spec, &shared.object.metadata.name);
             let dir = dirs.run.join("files");
-            let written = files::write(&dir, &shared.spec, &hostname, ip);
+            let written = files::write(&dir, &shared.spec, &hostname, ip, gateway);
             written.map_err(|e| ("FailedCreatePodSandBox", format!("{}: {e}", dir.display())))?;
             make_volumes(&ctx, &shared, &dirs).map_err(|e| ("FailedMount", chain(&e)))
         });
         made.await.unwrap_or_else(|e| Err(("FailedCreatePodSandBox", e.to_string())))?;
         let path = record::sandbox_path(&self.dirs.run);
         record::write(&path, &record).map_err(|e| ("FailedCreatePodSandBox", format!("{}: {e}", path.display())))?;
-        self.facts.pod_ip = record.ip.map(|ip| ip.to_string()).unwrap_or_default();
+        self.facts.pod_ip = record.network.ip.map(|ip| ip.to_string()).unwrap_or_default();
         self.record = record;
         Ok(())
     }
@@ -440,7 +443,7 @@ impl Worker {
             container: spec,
             hash: hash.clone(),
             restarts,
-            ip: self.record.ip,
+            ip: self.record.network.ip,
             cancel,
         };
         let container = container.to_owned();
