@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1);
+    let mut arguments = std::env::args_os().skip(1);
     // Before anything else, above all before any thread: the shim forks.
-    if args.next().is_some_and(|verb| verb == "shim") {
-        return edge_runtime::engine::shim::main(args);
+    if arguments.next().is_some_and(|verb| verb == "shim") {
+        return edge_runtime::engine::shim::main(arguments);
     }
-    ExitCode::SUCCESS
+    edge_runtime::sys::settle_c_library();
+    edge_runtime::command::main()
 }

@@ -1,1 +1,26 @@
-//! The test kit: real peers, started, watched and stopped.
+//! The test kit: the real binary as a daemon, and real peers, started, watched and stopped.
+//!
+//! Everything here is blocking and owns what it starts: a [`daemon::Node`] that goes out of scope takes its containers,
+//! helper processes, mounts and files with it, also when the test panics. Waits are conditions with a deadline
+//! ([`wait::until`]), ports are reserved across processes ([`ports::free`]), so that tests can run in parallel and again.
+
+pub mod aarch64;
+pub mod binary;
+pub mod cleanup;
+pub mod daemon;
+pub mod field;
+pub mod filesystem;
+pub mod http;
+pub mod image;
+pub mod libmodbus;
+pub mod mosquitto;
+pub mod ports;
+pub mod producer;
+pub mod proxy;
+pub mod pymodbus;
+pub mod receiver;
+pub mod registry;
+pub mod run;
+pub mod served;
+pub mod source;
+pub mod wait;

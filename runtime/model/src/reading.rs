@@ -34,6 +34,27 @@ impl Value {
             Value::Bytes(b) => base64::engine::general_purpose::STANDARD.encode(b).into(),
         }
     }
+
+    /// As a number; text and bytes are none.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "integers beyond 2^53 are compared and scaled as floats, as in KubeEdge"
+    )]
+    pub fn as_f64(&self) -> Option<f64> {
+        match self {
+            Value::Bool(b) => Some(f64::from(u8::from(*b))),
+            Value::Int(i) => Some(*i as f64),
+            Value::UInt(u) => Some(*u as f64),
+            Value::Float(x) => Some(*x),
+            Value::Text(_) | Value::Bytes(_) => None,
+        }
+    }
+
+    /// Bytes from base64 text (RFC 4648, with padding); `None` when it is not that.
+    pub fn from_base64(text: &str) -> Option<Value> {
+        use base64::Engine as _;
+        base64::engine::general_purpose::STANDARD.decode(text).ok().map(Value::Bytes)
+    }
 }
 
 /// As KubeEdge's twin carries values: text.

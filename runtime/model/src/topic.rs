@@ -1,8 +1,8 @@
 //! Every topic of the event bus, in one closed enum with its printer and its parser side by side.
 //!
 //! Device topics are KubeEdge's (`staging/src/github.com/kubeedge/api/.../common`, `docs/.../eventbus`), so that existing
-//! mappers and applications work unchanged. Device identifiers are `<name>` for namespace `default` and
-//! `<namespace>.<name>` otherwise.
+//! mappers and applications work unchanged. Device identifiers are `<name>` in namespace `default` and
+//! `<namespace>.<name>` otherwise ([`device_id`]).
 
 use std::fmt;
 use std::str::FromStr;
@@ -109,9 +109,75 @@ impl FromStr for Topic {
     }
 }
 
-/// The device identifier used in topics: `<name>` in namespace `default`, `<namespace>.<name>` elsewhere.
+/// A topic of the node in its cloud, below `<prefix>/<node>/`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum CloudTopic {
+    /// `up/<stream>/<subject>`: a message in its [envelope](crate::envelope).
+    Up(String, String),
+    /// `down/<rest>`: a command.
+    Down(String),
+    /// `link`: whether the node is online, retained; the broker itself says when it is not (as its will).
+    Link,
+}
+
+const UP: &str = "up/";
+const DOWN: &str = "down/";
+const CLOUD_LINK: &str = "link";
+
+impl CloudTopic {
+    /// The filter of all commands, below `<prefix>/<node>/`.
+    pub const COMMANDS: &str = "down/#";
+
+    /// The whole topic, below a base such as `edge/gw1`. Characters that no topic may hold become `_`: a subject can come
+    /// from an application, and one bad topic would end the connection again and again.
+    pub fn below(&self, base: &str) -> String {
+        format!("{base}/{self}").replace(['+', '#', '\0'], "_")
+    }
+
+    /// The topic in a whole one below this base.
+    pub fn parse_below(base: &str, text: &str) -> Option<CloudTopic> {
+        text.strip_prefix(base)?.strip_prefix('/')?.parse().ok()
+    }
+}
+
+impl fmt::Display for CloudTopic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CloudTopic::Up(stream, subject) => write!(f, "{UP}{stream}/{subject}"),
+            CloudTopic::Down(rest) => write!(f, "{DOWN}{rest}"),
+            CloudTopic::Link => f.write_str(CLOUD_LINK),
+        }
+    }
+}
+
+impl FromStr for CloudTopic {
+    type Err = NotOurs;
+
+    fn from_str(text: &str) -> Result<CloudTopic, NotOurs> {
+        if let Some((stream, subject)) = text.strip_prefix(UP).and_then(|t| t.split_once('/')) {
+            return Ok(CloudTopic::Up(stream.to_owned(), subject.to_owned()));
+        }
+        match text.strip_prefix(DOWN) {
+            Some(rest) => Ok(CloudTopic::Down(rest.to_owned())),
+            None if text == CLOUD_LINK => Ok(CloudTopic::Link),
+            None => Err(NotOurs),
+        }
+    }
+}
+
+/// The device identifier used in topics: `<name>` in namespace `default`, `<namespace>.<name>` elsewhere. A name with a dot
+/// carries its namespace always, so that no two devices share an identifier (namespaces have no dots).
 pub fn device_id(namespace: &str, name: &str) -> String {
-    if namespace == crate::object::DEFAULT_NAMESPACE { name.to_owned() } else { format!("{namespace}.{name}") }
+    if namespace == crate::object::DEFAULT_NAMESPACE && !name.contains('.') {
+        name.to_owned()
+    } else {
+        format!("{namespace}.{name}")
+    }
+}
+
+/// Namespace and name of a device identifier: the inverse of [`device_id`].
+pub fn split_device_id(id: &str) -> (&str, &str) {
+    id.split_once('.').unwrap_or((crate::object::DEFAULT_NAMESPACE, id))
 }
 
 #[cfg(test)]
@@ -149,6 +215,28 @@ mod tests {
             if let Ok(topic) = text.parse::<Topic>() {
                 prop_assert_eq!(topic.to_string(), text);
             }
+        }
+    }
+
+    #[test]
+    fn cloud_topics_come_back_and_never_hold_wildcards() {
+        let base = "edge/gw1";
+        for topic in [
+            CloudTopic::Up("data".into(), "devices/default/pump/data".into()),
+            CloudTopic::Down("commands".into()),
+            CloudTopic::Link,
+        ] {
+            assert_eq!(CloudTopic::parse_below(base, &topic.below(base)), Some(topic));
+        }
+        assert_eq!(CloudTopic::Up("data".into(), "a+/#".into()).below(base), "edge/gw1/up/data/a_/_");
+        assert_eq!(CloudTopic::parse_below("edge/gw", "edge/gw1/link"), None);
+    }
+
+    #[test]
+    fn device_identifiers_lead_back() {
+        for (namespace, name, id) in [("default", "a", "a"), ("default", "a.b", "default.a.b"), ("a", "b", "a.b")] {
+            assert_eq!(device_id(namespace, name), id);
+            assert_eq!(split_device_id(id), (namespace, name));
         }
     }
 

@@ -3,7 +3,11 @@
 
 pub mod cgroup;
 pub mod containers;
+pub mod logs;
+pub mod network;
+pub mod pods;
 pub mod seccomp;
 pub mod shim;
 pub mod spec;
 mod sys;
+pub mod volumes;

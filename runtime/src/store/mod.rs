@@ -1,39 +1,41 @@
 //! The object store: one place for everything that is wanted and everything that is known, whoever brought it.
 //!
-//! Reads come from memory; writes are on disk before they are acknowledged.
+//! Reads come from memory; writes are on disk before they are acknowledged. A write goes through three stages:
+//!
+//! ```text
+//!  create, replace, … ──► staged ──────► being written ──────► visible: get, list, watch; the caller's future resolves
+//!                          (checked       (one commit for all
+//!                           against the    that were staged)
+//!                           newest state)        └─ failed ──► as if never staged; all its callers get the error
+//! ```
+//! A lazy status becomes visible at once, unless something is staged (versions become visible in order); it is written with
+//! the next commit.
 
-use std::collections::{BTreeMap, VecDeque};
+mod migrate;
+mod open;
+mod record;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod watch;
+mod writer;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use edge_model::{Key, Kind, Object};
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch as tokio_watch};
 
-/// How many changes a watcher may lag behind before it has to list again (as Kubernetes' "410 Gone").
-const HISTORY: usize = 1024;
+pub use migrate::SCHEMA;
+pub use open::{OpenError, Report, Settings};
+pub use watch::{Change, Filter, Watch, WatchEvent};
 
-/// What happened to an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// It is new.
-    Added,
-    /// It is another version.
-    Modified,
-    /// It is gone; the object is its last version.
-    Deleted,
-}
-
-/// One change, as a watcher sees it.
-#[derive(Debug, Clone)]
-pub struct WatchEvent {
-    /// What happened.
-    pub change: Change,
-    /// The object after the change (or its last version).
-    pub object: Arc<Object>,
-    /// The store's version of this change.
-    pub version: u64,
-}
+use watch::History;
+use writer::Signal;
 
 /// How soon a status has to be on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,60 +77,104 @@ pub enum StoreError {
         /// The one the store has.
         found: String,
     },
-    /// The disk refused.
+    /// The disk refused; the store is as it was before.
     #[error("store: cannot write")]
-    Disk(#[source] std::io::Error),
+    Disk(#[source] io::Error),
     /// The watcher asked for a version the store no longer remembers.
     #[error("version {0} is too old: list again")]
     Expired(u64),
 }
 
-/// Which objects somebody wants to see.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// Only this kind.
-    pub kind: Option<Kind>,
-    /// Only this namespace.
-    pub namespace: Option<String>,
-    /// Only this name.
-    pub name: Option<String>,
-}
+/// What became of a staged change.
+type Outcome = Result<(), Arc<io::Error>>;
 
-impl Filter {
-    /// All objects of a kind.
-    pub fn kind(kind: Kind) -> Filter {
-        Filter { kind: Some(kind), ..Filter::default() }
-    }
-
-    fn matches(&self, object: &Object) -> bool {
-        self.kind.is_none_or(|k| k == object.kind)
-            && self.namespace.as_ref().is_none_or(|n| *n == object.metadata.namespace)
-            && self.name.as_ref().is_none_or(|n| *n == object.metadata.name)
-    }
+/// A change that waits for its commit; `None` for a caller that only waits for what was staged before.
+struct Staged {
+    event: Option<WatchEvent>,
+    done: oneshot::Sender<Outcome>,
 }
 
 #[derive(Default)]
 struct State {
+    /// What readers see.
     objects: BTreeMap<Key, Arc<Object>>,
-    history: VecDeque<WatchEvent>,
+    /// What staged changes make of it, with the version of the newest one; `None` for deleted.
+    pending: BTreeMap<Key, (u64, Option<Arc<Object>>)>,
+    staged: Vec<Staged>,
+    /// Whether a commit is under way.
+    writing: bool,
+    /// Visible but not yet on disk.
+    lazy: BTreeSet<Key>,
+    lazy_since: Option<Instant>,
+    history: History,
+    /// The version of the newest visible change.
     version: u64,
+    /// The version of the newest change, staged ones included.
+    assigned: u64,
+    /// Versions below this one can be used without touching the disk.
+    covered: u64,
+    /// No more writes are taken.
+    closing: bool,
 }
 
-/// A handle to the store; cheap to clone.
+impl State {
+    /// The newest state of an object, visible or not.
+    fn newest(&self, key: &Key) -> Option<Arc<Object>> {
+        match self.pending.get(key) {
+            Some((_, staged)) => staged.clone(),
+            None => self.objects.get(key).cloned(),
+        }
+    }
+
+    /// Makes an event visible.
+    fn publish(&mut self, event: WatchEvent) {
+        let key = event.object.key();
+        match event.change {
+            Change::Deleted => self.objects.remove(&key),
+            Change::Added | Change::Modified => self.objects.insert(key, Arc::clone(&event.object)),
+        };
+        self.version = event.version;
+        self.history.push(event);
+    }
+}
+
+/// A handle to the store; cheap to clone. [`Store::close`] before the last one is dropped writes what is lazy.
 #[derive(Clone)]
 pub struct Store {
     state: Arc<Mutex<State>>,
-    changed: watch::Sender<u64>,
+    changed: tokio_watch::Sender<u64>,
+    /// The writer; none for a store in memory.
+    writer: Option<Arc<Handle>>,
 }
+
+/// Ends the writer when the last handle is gone and nobody has closed the store.
+struct Handle {
+    signal: Arc<Signal>,
+    state: Arc<Mutex<State>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        lock(&self.state).closing = true;
+        self.signal.wake();
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the inner functions return: the object, and what to wait for before it may be shown.
+type Step = (Arc<Object>, Option<oneshot::Receiver<Outcome>>);
 
 impl Store {
     /// A store in memory only.
     pub fn in_memory() -> Store {
-        Store { state: Arc::default(), changed: watch::Sender::new(0) }
+        Store { state: Arc::default(), changed: tokio_watch::Sender::new(0), writer: None }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// The object with this key.
@@ -150,36 +196,67 @@ impl Store {
         (objects, state.version)
     }
 
-    fn commit(&self, state: &mut State, change: Change, mut object: Object) -> Arc<Object> {
-        state.version += 1;
-        object.metadata.resource_version = state.version.to_string();
+    /// Gives the change its version and stages it; in a store without a disk it is visible at once.
+    fn stage(&self, state: &mut State, change: Change, mut object: Object) -> Step {
+        state.assigned += 1;
+        object.metadata.resource_version = state.assigned.to_string();
         let object = Arc::new(object);
-        match change {
-            Change::Deleted => state.objects.remove(&object.key()),
-            Change::Added | Change::Modified => state.objects.insert(object.key(), Arc::clone(&object)),
+        let event = WatchEvent { change, object: Arc::clone(&object), version: state.assigned };
+        let Some(Handle { signal, .. }) = self.writer.as_deref() else {
+            state.publish(event);
+            self.changed.send_replace(state.version);
+            return (object, None);
         };
-        if state.history.len() == HISTORY {
-            state.history.pop_front();
+        let newest = (change != Change::Deleted).then(|| Arc::clone(&object));
+        state.pending.insert(object.key(), (state.assigned, newest));
+        let (done, wait) = oneshot::channel();
+        state.staged.push(Staged { event: Some(event), done });
+        signal.wake();
+        (object, Some(wait))
+    }
+
+    /// For a change that changes nothing: waits for the staged change it agrees with, if there is one.
+    fn agree(&self, state: &mut State, object: Arc<Object>) -> Step {
+        if !state.pending.contains_key(&object.key()) {
+            return (object, None);
         }
-        state.history.push_back(WatchEvent { change, object: Arc::clone(&object), version: state.version });
-        self.changed.send_replace(state.version);
-        object
+        let (done, wait) = oneshot::channel();
+        state.staged.push(Staged { event: None, done });
+        if let Some(writer) = &self.writer {
+            writer.signal.wake();
+        }
+        (object, Some(wait))
+    }
+
+    async fn settle(&self, step: Step) -> Result<Arc<Object>, StoreError> {
+        let (object, wait) = step;
+        let Some(wait) = wait else { return Ok(object) };
+        match wait.await {
+            Ok(Ok(())) => Ok(object),
+            Ok(Err(shared)) => Err(StoreError::Disk(io::Error::new(shared.kind(), shared))),
+            Err(_) => Err(StoreError::Disk(io::Error::other("store is closed"))),
+        }
     }
 
     /// A new object. Sets uid, generation 1 and the creation time.
     ///
     /// # Errors
     /// [`StoreError::Exists`], [`StoreError::Disk`].
-    pub async fn create(&self, mut object: Object) -> Result<Arc<Object>, StoreError> {
-        let mut state = self.lock();
+    pub async fn create(&self, object: Object) -> Result<Arc<Object>, StoreError> {
+        let step = self.create_step(&mut self.lock(), object)?;
+        self.settle(step).await
+    }
+
+    fn create_step(&self, state: &mut State, mut object: Object) -> Result<Step, StoreError> {
         let key = object.key();
-        if state.objects.contains_key(&key) {
+        self.check_open(state)?;
+        if state.newest(&key).is_some() {
             return Err(StoreError::Exists(key));
         }
         object.metadata.uid = new_uid();
         object.metadata.generation = 1;
         object.metadata.creation_timestamp = edge_model::time::rfc3339(crate::clock::now_ms());
-        Ok(self.commit(&mut state, Change::Added, object))
+        Ok(self.stage(state, Change::Added, object))
     }
 
     /// Replaces metadata and spec of an existing object; its status stays. With a resource version in the metadata, only if
@@ -187,10 +264,15 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Conflict`], [`StoreError::Disk`].
-    pub async fn replace(&self, mut object: Object) -> Result<Arc<Object>, StoreError> {
-        let mut state = self.lock();
+    pub async fn replace(&self, object: Object) -> Result<Arc<Object>, StoreError> {
+        let step = self.replace_step(&mut self.lock(), object)?;
+        self.settle(step).await
+    }
+
+    fn replace_step(&self, state: &mut State, mut object: Object) -> Result<Step, StoreError> {
         let key = object.key();
-        let old = state.objects.get(&key).cloned().ok_or_else(|| StoreError::NotFound(key.clone()))?;
+        self.check_open(state)?;
+        let old = state.newest(&key).ok_or_else(|| StoreError::NotFound(key.clone()))?;
         let (expected, found) = (&object.metadata.resource_version, &old.metadata.resource_version);
         if !expected.is_empty() && expected != found {
             return Err(StoreError::Conflict { key, expected: expected.clone(), found: found.clone() });
@@ -202,9 +284,9 @@ impl Store {
         object.metadata.resource_version.clone_from(&old.metadata.resource_version);
         object.metadata.generation = old.metadata.generation + u64::from(differs);
         if object == *old {
-            return Ok(old);
+            return Ok(self.agree(state, old));
         }
-        Ok(self.commit(&mut state, Change::Modified, object))
+        Ok(self.stage(state, Change::Modified, object))
     }
 
     /// Creates or replaces, unconditionally.
@@ -213,14 +295,18 @@ impl Store {
     /// [`StoreError::Disk`].
     pub async fn apply(&self, mut object: Object) -> Result<(Arc<Object>, Applied), StoreError> {
         object.metadata.resource_version.clear();
-        match self.get(&object.key()) {
-            None => Ok((self.create(object).await?, Applied::Created)),
-            Some(old) => {
-                let new = self.replace(object).await?;
-                let same = new.metadata.resource_version == old.metadata.resource_version;
-                Ok((new, if same { Applied::Unchanged } else { Applied::Configured }))
+        let (step, applied) = {
+            let mut state = self.lock();
+            match state.newest(&object.key()) {
+                None => (self.create_step(&mut state, object)?, Applied::Created),
+                Some(old) => {
+                    let step = self.replace_step(&mut state, object)?;
+                    let same = step.0.metadata.resource_version == old.metadata.resource_version;
+                    (step, if same { Applied::Unchanged } else { Applied::Configured })
+                }
             }
-        }
+        };
+        Ok((self.settle(step).await?, applied))
     }
 
     /// Replaces the status of an object, if it still is the object with this uid. Writes nothing when it is the same.
@@ -234,16 +320,45 @@ impl Store {
         status: Value,
         durability: Durability,
     ) -> Result<Arc<Object>, StoreError> {
-        let _ = durability;
-        let mut state = self.lock();
-        let old = state.objects.get(key).filter(|o| o.metadata.uid == uid).cloned();
-        let old = old.ok_or_else(|| StoreError::NotFound(key.clone()))?;
-        if *old.status() == status {
-            return Ok(old);
+        let step = {
+            let mut state = self.lock();
+            self.check_open(&state)?;
+            let old = state.newest(key).filter(|o| o.metadata.uid == uid);
+            let old = old.ok_or_else(|| StoreError::NotFound(key.clone()))?;
+            if *old.status() == status {
+                self.agree(&mut state, old)
+            } else {
+                let mut object = (*old).clone();
+                object.set_status(status);
+                match durability {
+                    Durability::Lazy => self.stage_lazily(&mut state, object),
+                    Durability::Now => self.stage(&mut state, Change::Modified, object),
+                }
+            }
+        };
+        self.settle(step).await
+    }
+
+    fn stage_lazily(&self, state: &mut State, mut object: Object) -> Step {
+        let Some(Handle { signal, .. }) = self.writer.as_deref() else {
+            return self.stage(state, Change::Modified, object);
+        };
+        // What is staged has lower versions and must become visible first; and a version must be covered before it is shown.
+        if state.writing || !state.staged.is_empty() || state.assigned + 1 >= state.covered {
+            return self.stage(state, Change::Modified, object);
         }
-        let mut object = (*old).clone();
-        object.set_status(status);
-        Ok(self.commit(&mut state, Change::Modified, object))
+        state.assigned += 1;
+        object.metadata.resource_version = state.assigned.to_string();
+        let object = Arc::new(object);
+        let event = WatchEvent { change: Change::Modified, object: Arc::clone(&object), version: state.assigned };
+        state.publish(event);
+        self.changed.send_replace(state.version);
+        state.lazy.insert(object.key());
+        if state.lazy_since.is_none() {
+            state.lazy_since = Some(Instant::now());
+            signal.wake();
+        }
+        (object, None)
     }
 
     /// Removes an object at once (there are no finalizers: reconcilers clean up after what is gone).
@@ -251,54 +366,26 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Conflict`] when `uid` is given and is not the object's, [`StoreError::Disk`].
     pub async fn delete(&self, key: &Key, uid: Option<&str>) -> Result<Arc<Object>, StoreError> {
-        let mut state = self.lock();
-        let old = state.objects.get(key).cloned().ok_or_else(|| StoreError::NotFound(key.clone()))?;
-        if let Some(expected) = uid.filter(|u| *u != old.metadata.uid) {
-            let (expected, found) = (expected.to_owned(), old.metadata.uid.clone());
-            return Err(StoreError::Conflict { key: key.clone(), expected, found });
-        }
-        Ok(self.commit(&mut state, Change::Deleted, (*old).clone()))
+        let step = {
+            let mut state = self.lock();
+            self.check_open(&state)?;
+            let old = state.newest(key).ok_or_else(|| StoreError::NotFound(key.clone()))?;
+            if let Some(expected) = uid.filter(|u| *u != old.metadata.uid) {
+                let (expected, found) = (expected.to_owned(), old.metadata.uid.clone());
+                return Err(StoreError::Conflict { key: key.clone(), expected, found });
+            }
+            self.stage(&mut state, Change::Deleted, (*old).clone())
+        };
+        self.settle(step).await
+    }
+
+    fn check_open(&self, state: &State) -> Result<(), StoreError> {
+        if state.closing { Err(StoreError::Disk(io::Error::other("store is closed"))) } else { Ok(()) }
     }
 
     /// Every change after version `from` (as a list gave it) that the filter lets through, none left out, in order.
     pub fn watch(&self, filter: Filter, from: u64) -> Watch {
-        Watch { store: self.clone(), filter, position: from, changed: self.changed.subscribe() }
-    }
-}
-
-/// A stream of changes.
-pub struct Watch {
-    store: Store,
-    filter: Filter,
-    position: u64,
-    changed: watch::Receiver<u64>,
-}
-
-impl Watch {
-    /// The next change. Cancel safe.
-    ///
-    /// # Errors
-    /// [`StoreError::Expired`] when the watcher fell too far behind: list again and watch from there.
-    pub async fn next(&mut self) -> Result<WatchEvent, StoreError> {
-        loop {
-            self.changed.mark_unchanged();
-            if let Some(event) = self.step()? {
-                return Ok(event);
-            }
-            // The sender lives in `self.store`, so it cannot be gone.
-            let _ = self.changed.changed().await;
-        }
-    }
-
-    fn step(&mut self) -> Result<Option<WatchEvent>, StoreError> {
-        let state = self.store.lock();
-        let oldest = state.history.front().map_or(state.version + 1, |e| e.version);
-        if self.position + 1 < oldest {
-            return Err(StoreError::Expired(self.position));
-        }
-        let found = state.history.iter().find(|e| e.version > self.position && self.filter.matches(&e.object)).cloned();
-        self.position = found.as_ref().map_or(state.version, |e| e.version);
-        Ok(found)
+        Watch::new(self, filter, from)
     }
 }
 

@@ -1,3 +1,44 @@
-//! Distribution, size budgets, benchmarks: `cargo xtask --help`.
+//! Distribution, size budgets, benchmarks: `cargo xtask help`.
 
-fn main() {}
+mod bench;
+mod dist;
+mod elf;
+mod error;
+mod size;
+mod target;
+
+use std::process::ExitCode;
+
+use error::Error;
+
+const HELP: &str = "\
+cargo xtask COMMAND [--target TRIPLE]...
+
+  dist     builds, checks and packs the static executable, for every target in targets/*.toml or those named
+  build    the same executable in the quickest profile, for tests; prints its path
+  size     the same as dist without packing: compares the executable with its budget and lists the largest crates in it
+  bench    measures the node beside its peers, as docs/BENCHMARKS.md tells
+  help     prints this
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match arguments.split_first().map(|(command, rest)| (command.as_str(), rest)) {
+        Some(("dist", rest)) => dist::run(rest),
+        Some(("build", rest)) => dist::quick(rest),
+        Some(("size", rest)) => size::run(rest),
+        Some(("bench", rest)) => bench::run(rest),
+        None | Some(("help" | "--help" | "-h", _)) => {
+            print!("{HELP}");
+            Ok(())
+        }
+        Some((other, _)) => Err(Error::Usage(format!("no such command: {other}\n\n{HELP}"))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! A Device and its DeviceModel, resolved: nothing left to look up, default or refuse while polling.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use edge_model::device::modbus::{Link, Table, Visitor};
+use edge_model::device::{self, AccessMode, Device, DeviceModel, MODBUS};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::decode::Codec;
+use super::plan::Limits;
+use crate::{Point, Profile};
+
+/// Longest time-out, in milliseconds.
+const MAX_TIMEOUT_MS: u32 = 60_000;
+/// Longest pause between requests, in milliseconds.
+const MAX_INTERVAL_MS: u32 = 10_000;
+/// Most registers of a read (Modbus Application Protocol V1.1b3, section 6.3).
+pub const MAX_REGISTERS: u16 = 125;
+/// Most bits of a read (section 6.1).
+pub const MAX_BITS: u16 = 2_000;
+/// Most registers of a write (section 6.12).
+const MAX_WRITE_REGISTERS: u16 = 123;
+
+/// One Modbus device, ready to be polled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Names, types and limits of its points.
+    pub profile: Arc<Profile>,
+    /// Where the device is: devices with the same endpoint share its connection.
+    pub endpoint: Endpoint,
+    /// The unit identifier on that connection.
+    pub unit: u8,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// The pause the device needs between two requests.
+    pub interval: Duration,
+    /// What one request may ask for.
+    pub limits: Limits,
+    /// Write single values with functions 15 and 16.
+    pub write_multiple: bool,
+    /// Where each point is, as many and in the order of the profile's points.
+    pub registers: Vec<Register>,
+}
+
+/// Host and port of a Modbus TCP server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// `host:port`.
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// Where one point is and how to read it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Register {
+    /// Which table.
+    pub table: Table,
+    /// The first address.
+    pub address: u16,
+    /// How many registers or bits, at least 1.
+    pub count: u16,
+    /// How they make a value.
+    pub codec: Codec,
+    /// How often to read it.
+    pub period: Duration,
+    /// Whether a write is checked by reading.
+    pub read_back: bool,
+}
+
+/// Why a device cannot be polled as its objects say.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {message}")]
+pub struct ConfigError {
+    /// The field of the Device, from `spec` on.
+    pub path: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+fn fail<T>(path: impl Into<String>, message: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError { path: path.into(), message: message.into() })
+}
+
+fn view<'de, T: Deserialize<'de>>(path: &str, value: &'de Value) -> Result<T, ConfigError> {
+    T::deserialize(value).map_err(|e| ConfigError { path: path.to_owned(), message: e.to_string() })
+}
+
+/// Resolves a device against its model.
+///
+/// # Errors
+/// Names the field that does not fit.
+pub fn resolve(namespace: &str, name: &str, device: &Device, model: &DeviceModel) -> Result<Config, ConfigError> {
+    if model.protocol != MODBUS || device.protocol.protocol_name != MODBUS {
+        let (d, m) = (&device.protocol.protocol_name, &model.protocol);
+        return fail("spec.protocol.protocolName", format!("{d:?} does not fit the model's protocol {m:?}"));
+    }
+    let data = device::merged(model.protocol_config_data.as_ref(), device.protocol.config_data.as_ref());
+    let link: Link = view("spec.protocol.configData", &data)?;
+    check_link(&link)?;
+    let limits = Limits { gap: link.max_gap, registers: link.max_registers, bits: link.max_bits };
+    let mut points = Vec::with_capacity(device.properties.len());
+    let mut registers = Vec::with_capacity(device.properties.len());
+    for (i, property) in device.properties.iter().enumerate() {
+        let at = |field: &str| format!("spec.properties[{i}].{field}");
+        let Some(in_model) = model.property(&property.name) else {
+            return fail(at("name"), format!("{:?} is not a property of the model", property.name));
+        };
+        let default = in_model.visitors.as_ref().and_then(|v| v.config_data.as_ref());
+        let own = property.visitors.as_ref().and_then(|v| v.config_data.as_ref());
+        let path = at("visitors.configData");
+        let visitor: Visitor = view(&path, &device::merged(default, own))?;
+        let (codec, count) = Codec::resolve(&visitor, in_model.value_type)
+            .map_err(|message| ConfigError { path: path.clone(), message })?;
+        let writable = in_model.access_mode == AccessMode::ReadWrite;
+        check_register(&path, &visitor, count, writable, &limits)?;
+        points.push(Point {
+            name: property.name.clone(),
+            value_type: in_model.value_type,
+            unit: in_model.unit.clone(),
+            writable,
+            minimum: in_model.minimum.as_deref().and_then(|t| t.parse().ok()),
+            maximum: in_model.maximum.as_deref().and_then(|t| t.parse().ok()),
+        });
+        registers.push(Register {
+            table: visitor.register,
+            address: visitor.offset,
+            count,
+            codec,
+            period: Duration::from_millis(property.collect_ms()),
+            read_back: visitor.read_back,
+        });
+    }
+    let millis = |ms: u32| Duration::from_millis(u64::from(ms));
+    Ok(Config {
+        profile: Arc::new(Profile { namespace: namespace.to_owned(), name: name.to_owned(), points }),
+        endpoint: Endpoint { host: link.ip, port: link.port },
+        unit: link.slave_id,
+        timeout: millis(link.timeout),
+        connect_timeout: millis(link.connect_timeout),
+        interval: millis(link.request_interval),
+        limits,
+        write_multiple: link.write_multiple,
+        registers,
+    })
+}
+
+fn check_link(link: &Link) -> Result<(), ConfigError> {
+    let at = |key: &str| format!("spec.protocol.configData.{key}");
+    if link.ip.is_empty() || link.ip.contains(char::is_whitespace) {
+        return fail(at("ip"), "name the host or address of the device");
+    }
+    let ranges = [
+        ("port", u32::from(link.port), 1, 65_535),
+        ("timeout", link.timeout, 1, MAX_TIMEOUT_MS),
+        ("connectTimeout", link.connect_timeout, 1, MAX_TIMEOUT_MS),
+        ("requestInterval", link.request_interval, 0, MAX_INTERVAL_MS),
+        ("maxRegisters", u32::from(link.max_registers), 1, u32::from(MAX_REGISTERS)),
+        ("maxBits", u32::from(link.max_bits), 1, u32::from(MAX_BITS)),
+    ];
+    for (key, value, low, high) in ranges {
+        if !(low..=high).contains(&value) {
+            return fail(at(key), format!("{value} is not between {low} and {high}"));
+        }
+    }
+    Ok(())
+}
+
+fn check_register(path: &str, v: &Visitor, count: u16, writable: bool, limits: &Limits) -> Result<(), ConfigError> {
+    let most = if v.register.is_bits() { limits.bits } else { limits.registers };
+    if count > most {
+        return fail(format!("{path}.limit"), format!("{count} is more than one request may ask for, {most}"));
+    }
+    if v.offset.checked_add(count - 1).is_none() {
+        return fail(format!("{path}.offset"), format!("{} + {count} goes beyond address 65535", v.offset));
+    }
+    if writable && !v.register.is_writable() {
+        let why =
+            "this table is read-only in Modbus; say ReadOnly in the model, or use CoilRegister or HoldingRegister";
+        return fail(format!("{path}.register"), why);
+    }
+    if writable && count > MAX_WRITE_REGISTERS {
+        return fail(format!("{path}.limit"), format!("{count} is more than one write takes, {MAX_WRITE_REGISTERS}"));
+    }
+    Ok(())
+}

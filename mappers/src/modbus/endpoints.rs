@@ -1,0 +1,174 @@
+//! All Modbus endpoints of a node: which devices are polled, and where commands for them go.
+//!
+//! What is wanted of an endpoint is state (a watched list of devices), not a series of events: a task that was busy sees the
+//! last word, and a device that did not change keeps its schedule, its counters and what was learnt of its registers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use edge_model::reading::Reading;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::config::{Config, Endpoint};
+use super::link::Link;
+use super::poll::Poller;
+use crate::backoff::Backoff;
+use crate::{AccessError, Batch};
+
+/// Commands that wait for one endpoint: a person's or a controller's, never a stream. More are refused as busy.
+const COMMANDS: usize = 32;
+
+/// How long to wait after failures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pauses {
+    /// The first and the longest pause of a device that does not answer.
+    pub unit: (Duration, Duration),
+    /// The first and the longest pause between attempts to connect.
+    pub link: (Duration, Duration),
+}
+
+impl Default for Pauses {
+    fn default() -> Pauses {
+        Pauses {
+            unit: (Duration::from_secs(1), Duration::from_secs(60)),
+            link: (Duration::from_millis(500), Duration::from_secs(10)),
+        }
+    }
+}
+
+/// All Modbus endpoints of a node.
+pub struct Modbus {
+    out: mpsc::Sender<Batch>,
+    clock: fn() -> i64,
+    pauses: Pauses,
+    endpoints: HashMap<Endpoint, Handle>,
+    tasks: JoinSet<()>,
+}
+
+struct Handle {
+    wanted: watch::Sender<Vec<Arc<Config>>>,
+    inbox: mpsc::Sender<Command>,
+}
+
+impl Modbus {
+    /// Nothing polled yet. Samples go to `out`; when it is full, polling waits. `clock` gives UTC milliseconds.
+    pub fn new(out: mpsc::Sender<Batch>, clock: fn() -> i64, pauses: Pauses) -> Modbus {
+        Modbus { out, clock, pauses, endpoints: HashMap::new(), tasks: JoinSet::new() }
+    }
+
+    /// The devices to poll from now on. Those that are equal to what they were are left alone.
+    pub fn set(&mut self, devices: &[Arc<Config>]) {
+        let mut wanted: HashMap<&Endpoint, Vec<Arc<Config>>> = HashMap::new();
+        for device in devices {
+            wanted.entry(&device.endpoint).or_default().push(Arc::clone(device));
+        }
+        // A task whose list is dropped ends.
+        self.endpoints.retain(|endpoint, _| wanted.contains_key(endpoint));
+        for (endpoint, list) in wanted {
+            match self.endpoints.get(endpoint) {
+                Some(handle) => {
+                    handle.wanted.send_if_modified(|old| {
+                        let differs = *old != list;
+                        *old = list;
+                        differs
+                    });
+                }
+                None => self.start(endpoint.clone(), list),
+            }
+        }
+    }
+
+    fn start(&mut self, endpoint: Endpoint, list: Vec<Arc<Config>>) {
+        let (wanted, watched) = watch::channel(list);
+        let (inbox, commands) = mpsc::channel(COMMANDS);
+        let (first, longest) = self.pauses.link;
+        let poller = Poller {
+            link: Link::new(endpoint.clone(), Backoff::new(first, longest)),
+            units: Vec::new(),
+            wanted: watched,
+            inbox: commands,
+            out: self.out.clone(),
+            clock: self.clock,
+            pauses: self.pauses,
+        };
+        self.tasks.spawn(poller.run());
+        self.endpoints.insert(endpoint, Handle { wanted, inbox });
+    }
+
+    /// Where commands for a device go.
+    pub fn port(&self, device: &Config) -> Option<Port> {
+        let handle = self.endpoints.get(&device.endpoint)?;
+        let (namespace, name) = (device.profile.namespace.clone(), device.profile.name.clone());
+        Some(Port { inbox: handle.inbox.clone(), namespace, name })
+    }
+
+    /// Waits until a task has failed, which none does by itself. Cancel safe.
+    pub async fn failure(&mut self) -> tokio::task::JoinError {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Err(e)) => return e,
+                Some(Ok(())) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Ends every task and waits for it.
+    pub async fn shutdown(mut self) {
+        self.endpoints.clear();
+        self.tasks.shutdown().await;
+    }
+}
+
+/// Where commands for one device go. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Port {
+    inbox: mpsc::Sender<Command>,
+    namespace: String,
+    name: String,
+}
+
+#[derive(Debug)]
+pub(super) struct Command {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) what: What,
+    pub(super) reply: oneshot::Sender<Result<Vec<Reading>, AccessError>>,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    Read(Option<String>),
+    Write(String, serde_json::Value),
+}
+
+impl Port {
+    /// Reads one property now, or all of them. Registers the device refuses come as readings of bad quality.
+    ///
+    /// # Errors
+    /// Any [`AccessError`]; when the device does not answer, why.
+    pub async fn read(&self, property: Option<&str>) -> Result<Vec<Reading>, AccessError> {
+        self.call(What::Read(property.map(str::to_owned))).await
+    }
+
+    /// Writes a property and reads it back. Nothing goes on the wire that the model or the register does not allow.
+    ///
+    /// # Errors
+    /// Any [`AccessError`].
+    pub async fn write(&self, property: &str, value: serde_json::Value) -> Result<Reading, AccessError> {
+        let readings = self.call(What::Write(property.to_owned(), value)).await?;
+        readings.into_iter().next().ok_or(AccessError::Gone)
+    }
+
+    async fn call(&self, what: What) -> Result<Vec<Reading>, AccessError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command { namespace: self.namespace.clone(), name: self.name.clone(), what, reply };
+        self.inbox.try_send(command).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => AccessError::Busy,
+            mpsc::error::TrySendError::Closed(_) => AccessError::Gone,
+        })?;
+        answer.await.unwrap_or(Err(AccessError::Gone))
+    }
+}

@@ -1,0 +1,266 @@
+//! One task per endpoint: it owns the wire, asks for what is due, and lets writes go first.
+
+use std::sync::Arc;
+
+use edge_model::reading::{Quality, Reading};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::config::Config;
+use super::encode::Encoded;
+use super::endpoints::{Command, Pauses, What};
+use super::link::{Fault, Link, Payload};
+use super::plan::{Request, Span};
+use super::unit::Unit;
+use crate::backoff::Backoff;
+use crate::{AccessError, Batch, Sample};
+
+/// See the module.
+pub(super) struct Poller {
+    pub(super) link: Link,
+    pub(super) units: Vec<Unit>,
+    pub(super) wanted: watch::Receiver<Vec<Arc<Config>>>,
+    pub(super) inbox: mpsc::Receiver<Command>,
+    pub(super) out: mpsc::Sender<Batch>,
+    pub(super) clock: fn() -> i64,
+    pub(super) pauses: Pauses,
+}
+
+/// What became of one read.
+enum Step {
+    /// It is done and its samples are sent.
+    Done,
+    /// It was refused as a whole: ask for its halves.
+    Halves([Request; 2]),
+    /// The device does not answer.
+    Failed(Fault),
+}
+
+impl Poller {
+    pub(super) async fn run(mut self) {
+        self.reconcile();
+        loop {
+            let next = self.next();
+            let due = async {
+                match next {
+                    Some((at, unit)) => {
+                        sleep_until(at).await;
+                        unit
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // In the order of urgency; polls come last, so a flood of commands is bounded by its channel only.
+                biased;
+                changed = self.wanted.changed() => match changed {
+                    Ok(()) => self.reconcile(),
+                    Err(_) => return,
+                },
+                Some(command) = self.inbox.recv() => self.command(command).await,
+                unit = due => self.poll(unit).await,
+            }
+        }
+    }
+
+    /// The device that wants the wire first.
+    fn next(&self) -> Option<(Instant, usize)> {
+        self.units.iter().enumerate().filter_map(|(i, u)| Some((u.next()?, i))).min()
+    }
+
+    /// Makes the units those that are wanted; equal ones stay as they are.
+    fn reconcile(&mut self) {
+        let wanted = self.wanted.borrow_and_update().clone();
+        let mut old = std::mem::take(&mut self.units);
+        let (first, longest) = self.pauses.unit;
+        for config in wanted {
+            let unit = match old.iter().position(|u| u.config == config) {
+                Some(at) => old.swap_remove(at),
+                None => Unit::new(config, Backoff::new(first, longest), Instant::now()),
+            };
+            self.units.push(unit);
+        }
+    }
+
+    async fn poll(&mut self, index: usize) {
+        let Some(unit) = self.units.get_mut(index) else { return };
+        let (mut due, mut requests) = (Vec::new(), Vec::new());
+        unit.take_due(Instant::now(), &mut due);
+        unit.map.plan(&due, &mut requests);
+        requests.reverse();
+        while let Some(request) = requests.pop() {
+            // Writes go before reads.
+            while let Ok(command) = self.inbox.try_recv() {
+                self.command(command).await;
+            }
+            match self.step(index, request, &due, None).await {
+                Step::Done => {}
+                Step::Halves([a, b]) => requests.extend([b, a]),
+                Step::Failed(_) => return,
+            }
+        }
+    }
+
+    /// One request: asks, decodes, sends the samples on. Whoever wants them, too, gives a list for them.
+    async fn step(&mut self, index: usize, request: Request, due: &[usize], wanted: Option<&mut Vec<Sample>>) -> Step {
+        let answer = self.read(index, request.span).await;
+        let Some(unit) = self.units.get_mut(index) else { return Step::Done };
+        let alone = request.last - request.first <= 1;
+        let only = due.get(request.first).copied().unwrap_or(0);
+        let samples = match answer {
+            Ok(payload) => {
+                unit.map.set_good(only);
+                unit.decode(request, due, &payload)
+            }
+            // Illegal address, illegal value and device failure are how devices refuse a hole in a range.
+            Err(Fault::Exception(2..=4)) if !alone => return Step::Halves(unit.map.split(request, due)),
+            Err(Fault::Exception(code)) => {
+                if alone && matches!(code, 2..=4) {
+                    unit.set_refused(only, Instant::now());
+                }
+                unit.refused(request, due, Quality::Refused)
+            }
+            Err(fault) => return Step::Failed(fault),
+        };
+        if let Some(wanted) = wanted {
+            wanted.extend_from_slice(&samples);
+        }
+        self.send(index, samples).await;
+        Step::Done
+    }
+
+    /// One read with everything that follows from it for the device's state.
+    async fn read(&mut self, index: usize, span: Span) -> Result<Payload, Fault> {
+        let Some(unit) = self.units.get(index) else { return Err(Fault::Disconnected("removed".to_owned())) };
+        let (config, start) = (Arc::clone(&unit.config), Instant::now());
+        let answer = self.link.read(&config, span).await;
+        self.account(index, start, answer).await
+    }
+
+    async fn account<T>(&mut self, index: usize, start: Instant, answer: Result<T, Fault>) -> Result<T, Fault> {
+        let Some(unit) = self.units.get_mut(index) else { return answer };
+        unit.stats.requests += 1;
+        unit.stats.errors += u64::from(answer.is_err());
+        match answer {
+            // A gateway's word that the device behind it does not answer (Modbus Application Protocol V1.1b3, section 7).
+            Err(
+                fault @ (Fault::Timeout(_) | Fault::Disconnected(_) | Fault::Garbage(_) | Fault::Exception(10 | 11)),
+            ) => {
+                let quality = match fault {
+                    Fault::Disconnected(_) => Quality::Disconnected,
+                    Fault::Garbage(_) => Quality::Invalid,
+                    Fault::Timeout(_) | Fault::Exception(_) => Quality::Timeout,
+                };
+                // The values are bad from the moment that is known; the probes that follow repeat only the counters.
+                let link = self.link.refused_until().filter(|_| matches!(fault, Fault::Disconnected(_)));
+                let news = unit.failed(fault.clone(), Instant::now(), link);
+                let samples = if news { unit.without_values(quality) } else { Vec::new() };
+                self.send(index, samples).await;
+                Err(fault)
+            }
+            answer => {
+                unit.stats.round_trip_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+                unit.answered();
+                answer
+            }
+        }
+    }
+
+    async fn send(&mut self, index: usize, samples: Vec<Sample>) {
+        let Some(unit) = self.units.get(index) else { return };
+        let (device, link) = (Arc::clone(&unit.config.profile), unit.link());
+        // Nobody listens any more only while everything is being stopped.
+        let _ = self.out.send(Batch { device, time_ms: (self.clock)(), samples, link, stats: unit.stats }).await;
+    }
+
+    async fn command(&mut self, command: Command) {
+        let Command { namespace, name, what, reply } = command;
+        let is = |u: &Unit| u.config.profile.namespace == namespace && u.config.profile.name == name;
+        let result = match self.units.iter().position(is) {
+            None => Err(AccessError::Gone),
+            Some(index) => match self.units.get(index).and_then(|u| u.known_fault(Instant::now())) {
+                Some(fault) => Err(fault.into()),
+                None => match what {
+                    What::Read(property) => self.read_now(index, property.as_deref()).await,
+                    What::Write(property, value) => self.write_now(index, &property, &value).await,
+                },
+            },
+        };
+        // Whoever asked may have gone.
+        let _ = reply.send(result);
+    }
+
+    async fn read_now(&mut self, index: usize, property: Option<&str>) -> Result<Vec<Reading>, AccessError> {
+        let Some(unit) = self.units.get(index) else { return Err(AccessError::Gone) };
+        let point = match property {
+            None => None,
+            Some(p) => Some(unit.config.profile.index(p).ok_or_else(|| AccessError::Unknown(p.to_owned()))?),
+        };
+        let (due, mut requests, mut samples) = (unit.sorted(point), Vec::new(), Vec::new());
+        unit.map.plan(&due, &mut requests);
+        while let Some(request) = requests.pop() {
+            match self.step(index, request, &due, Some(&mut samples)).await {
+                Step::Done => {}
+                Step::Halves(halves) => requests.extend(halves),
+                Step::Failed(fault) => return Err(fault.into()),
+            }
+        }
+        samples.sort_by_key(|s| s.point);
+        self.readings(index, samples)
+    }
+
+    async fn write_now(
+        &mut self,
+        index: usize,
+        property: &str,
+        value: &serde_json::Value,
+    ) -> Result<Vec<Reading>, AccessError> {
+        let Some(unit) = self.units.get(index) else { return Err(AccessError::Gone) };
+        let config = Arc::clone(&unit.config);
+        let unknown = || AccessError::Unknown(property.to_owned());
+        let at = config.profile.index(property).ok_or_else(unknown)?;
+        let (Some(point), Some(register)) = (config.profile.points.get(at), config.registers.get(at)) else {
+            return Err(unknown());
+        };
+        if !point.writable {
+            return Err(AccessError::ReadOnly(property.to_owned()));
+        }
+        let value = point.parse(value)?;
+        let encoded = register.codec.encode(&value, register.count)?;
+        let mut now = register.codec.canonical(&value, register.count)?;
+        let start = Instant::now();
+        let answer = self.link.write(&config, register.address, &encoded).await;
+        self.account(index, start, answer).await?;
+        if register.read_back {
+            let span = Span { table: register.table, address: register.address, count: register.count };
+            let (stuck, found) = match (self.read(index, span).await?, &encoded) {
+                (Payload::Registers(r), Encoded::Registers(wrote)) => (r == *wrote, register.codec.decode(&r)),
+                (Payload::Registers(r), Encoded::Bit(mask, on)) => {
+                    (r.first().is_some_and(|r| (r & mask != 0) == *on), register.codec.decode(&r))
+                }
+                (Payload::Bits(b), Encoded::Bits(wrote)) => (b == *wrote, register.codec.decode_bits(&b)),
+                _ => (false, Err("another table")),
+            };
+            let found = found.map_err(|e| AccessError::Garbage(e.to_owned()))?;
+            if !stuck {
+                self.send(index, vec![sample(at, found.clone())]).await;
+                return Err(AccessError::Mismatch { wrote: now.to_string(), found: found.to_string() });
+            }
+            now = found;
+        }
+        let samples = vec![sample(at, now)];
+        self.send(index, samples.clone()).await;
+        self.readings(index, samples)
+    }
+
+    fn readings(&self, index: usize, samples: Vec<Sample>) -> Result<Vec<Reading>, AccessError> {
+        let unit = self.units.get(index).ok_or(AccessError::Gone)?;
+        let (device, link) = (Arc::clone(&unit.config.profile), unit.link());
+        let batch = Batch { device, time_ms: (self.clock)(), samples, link, stats: unit.stats };
+        Ok(batch.readings().collect())
+    }
+}
+
+fn sample(at: usize, value: edge_model::reading::Value) -> Sample {
+    Sample { point: u16::try_from(at).unwrap_or(u16::MAX), quality: Quality::Good, value: Some(value) }
+}

@@ -1,0 +1,184 @@
+//! One device behind a connection: what is due, what is known of its registers, whether it answers.
+//!
+//! ```text
+//!            answer                     time-out, garbage, no connection
+//! Unknown ───────────► Online ──────────────────────────────────────────► Offline ─┐
+//!    └──────────────────────────────────────────────────────────────────►   ▲  │   │ still none: the pause doubles
+//!                         ▲                  answer to the probe            │  │   │
+//!                         └─────────────────────────────────────────────────┼──┘   │
+//!                                                                           └──────┘
+//! ```
+//! While offline a device gets one probe per pause and nothing else, so a dead one costs the others on the same wire at most
+//! its own time-out, rarely. A probe is an ordinary poll that ends at its first request without an answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use edge_model::reading::{Quality, Value};
+use tokio::time::Instant;
+
+use super::config::Config;
+use super::link::{Fault, Payload};
+use super::plan::{Map, Request, Span};
+use crate::backoff::Backoff;
+use crate::schedule::Schedule;
+use crate::{Link, Sample, Stats};
+
+/// How long registers that were refused alone are left out, at first and at last.
+const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+/// How soon after a failure somebody's command may try an offline device again.
+const COMMAND_PAUSE: Duration = Duration::from_secs(1);
+
+/// Whether the device answers.
+#[derive(Debug)]
+enum State {
+    Unknown,
+    Online,
+    Offline {
+        /// When to probe it.
+        until: Instant,
+        /// When it last failed.
+        since: Instant,
+        /// Why.
+        reason: Fault,
+    },
+}
+
+/// One device of an endpoint.
+#[derive(Debug)]
+pub struct Unit {
+    /// What it is.
+    pub config: Arc<Config>,
+    /// Its counters.
+    pub stats: Stats,
+    /// Its registers in the order of their addresses; below, `sorted` means indices into that order.
+    pub map: Map,
+    /// Sorted → point of the profile.
+    points: Vec<u16>,
+    /// Sorted → group of the schedule.
+    groups: Vec<usize>,
+    schedule: Schedule,
+    state: State,
+    backoff: Backoff,
+    /// When refused registers are tried again.
+    retry_refused: Instant,
+    refused: Backoff,
+}
+
+impl Unit {
+    /// A device that is due at once.
+    pub fn new(config: Arc<Config>, backoff: Backoff, now: Instant) -> Unit {
+        let span = |i: u16| {
+            config.registers.get(usize::from(i)).map(|r| Span { table: r.table, address: r.address, count: r.count })
+        };
+        let mut points: Vec<u16> = (0..u16::try_from(config.registers.len()).unwrap_or(u16::MAX)).collect();
+        points.sort_by_key(|i| span(*i));
+        let spans = points.iter().filter_map(|i| span(*i)).collect();
+        let schedule = Schedule::new(config.registers.iter().map(|r| r.period), now);
+        let period = |i: &u16| config.registers.get(usize::from(*i)).map_or(Duration::ZERO, |r| r.period);
+        let groups = points.iter().map(|i| schedule.group(period(i)).unwrap_or(0)).collect();
+        let map = Map::new(spans, config.limits);
+        let (stats, state) = (Stats::default(), State::Unknown);
+        let refused = Backoff::new(REFUSED_PAUSE.0, REFUSED_PAUSE.1);
+        Unit { config, stats, map, points, groups, schedule, state, backoff, retry_refused: now, refused }
+    }
+
+    /// When it wants the wire next.
+    pub fn next(&self) -> Option<Instant> {
+        match &self.state {
+            State::Unknown | State::Online => self.schedule.next(),
+            State::Offline { until, .. } => Some(*until),
+        }
+    }
+
+    /// The registers that are due now (sorted); the schedule moves on.
+    pub fn take_due(&mut self, now: Instant, due: &mut Vec<usize>) {
+        let retry = self.map.any_bad() && self.retry_refused <= now;
+        if retry {
+            self.retry_refused = now + self.refused.pause();
+        }
+        let wanted = |(i, group): (usize, &usize)| {
+            (self.schedule.is_due(*group, now) && (retry || !self.map.is_bad(i))).then_some(i)
+        };
+        due.clear();
+        due.extend(self.groups.iter().enumerate().filter_map(wanted));
+        self.schedule.advance(now);
+    }
+
+    /// A register was refused alone (sorted).
+    pub fn set_refused(&mut self, index: usize, now: Instant) {
+        if !self.map.any_bad() {
+            self.refused.reset();
+            self.retry_refused = now + self.refused.pause();
+        }
+        self.map.set_bad(index);
+    }
+
+    /// The sorted indices of some points, or of all.
+    pub fn sorted(&self, wanted: Option<usize>) -> Vec<usize> {
+        let all = self.points.iter().enumerate();
+        all.filter(|(_, p)| wanted.is_none_or(|w| usize::from(**p) == w)).map(|(i, _)| i).collect()
+    }
+
+    /// Why a command should not even try: the device failed just now.
+    pub fn known_fault(&self, now: Instant) -> Option<Fault> {
+        match &self.state {
+            State::Offline { since, reason, .. } if *since + COMMAND_PAUSE > now => Some(reason.clone()),
+            _ => None,
+        }
+    }
+
+    /// It answered (exceptions are answers too).
+    pub fn answered(&mut self) {
+        self.state = State::Online;
+        self.backoff.reset();
+    }
+
+    /// It did not answer, or nonsense. Whether that is news. While the connection is refused (until `link`), that is when all
+    /// its devices try again: the pauses are the connection's, and the first success helps them all.
+    pub fn failed(&mut self, reason: Fault, now: Instant, link: Option<Instant>) -> bool {
+        let news = !matches!(&self.state, State::Offline { reason: old, .. } if *old == reason);
+        let until = link.unwrap_or_else(|| now + self.backoff.pause());
+        self.state = State::Offline { until, since: now, reason };
+        news
+    }
+
+    /// As a batch reports it.
+    pub fn link(&self) -> Link {
+        match &self.state {
+            State::Unknown | State::Online => Link::Online,
+            State::Offline { reason, .. } => Link::Offline(crate::AccessError::from(reason.clone()).to_string()),
+        }
+    }
+
+    /// The samples of all points, without values.
+    pub fn without_values(&self, quality: Quality) -> Vec<Sample> {
+        self.points.iter().map(|point| Sample { point: *point, quality, value: None }).collect()
+    }
+
+    /// The samples of the registers a request was for, without values.
+    pub fn refused(&self, request: Request, due: &[usize], quality: Quality) -> Vec<Sample> {
+        let answered = due.get(request.first..request.last).unwrap_or_default();
+        answered.iter().filter_map(|i| Some(Sample { point: *self.points.get(*i)?, quality, value: None })).collect()
+    }
+
+    /// The samples in an answer.
+    pub fn decode(&self, request: Request, due: &[usize], payload: &Payload) -> Vec<Sample> {
+        let answered = due.get(request.first..request.last).unwrap_or_default();
+        answered.iter().filter_map(|i| self.sample(*self.points.get(*i)?, request.span, payload)).collect()
+    }
+
+    fn sample(&self, point: u16, span: Span, payload: &Payload) -> Option<Sample> {
+        let register = self.config.registers.get(usize::from(point))?;
+        let from = usize::from(register.address.checked_sub(span.address)?);
+        let to = from + usize::from(register.count);
+        let value = match payload {
+            Payload::Registers(r) => r.get(from..to).and_then(|r| register.codec.decode(r).ok()),
+            Payload::Bits(b) => b.get(from..to).and_then(|b| register.codec.decode_bits(b).ok()),
+        };
+        let value: Option<Value> =
+            value.filter(|v| self.config.profile.points.get(usize::from(point)).is_some_and(|p| p.allows(v)));
+        let quality = if value.is_some() { Quality::Good } else { Quality::Invalid };
+        Some(Sample { point, quality, value })
+    }
+}

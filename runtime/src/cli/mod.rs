@@ -1,0 +1,17 @@
+//! The command line: verbs that talk to a running node over its socket. They are clients like any other.
+
+mod apply;
+pub mod client;
+mod columns;
+mod completion;
+mod describe;
+mod error;
+mod get;
+mod image;
+mod node;
+mod out;
+pub mod verbs;
+
+pub use error::CliError;
+pub use out::{Out, Table, age, bytes};
+pub use verbs::{Verb, run};

@@ -1,0 +1,340 @@
+//! What the field knows of one device: its objects resolved, its twin, its state.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use edge_mappers::backoff::Backoff;
+use edge_mappers::modbus::{self, Config};
+use edge_mappers::{Batch, Link, Point, Profile, Stats};
+use edge_model::device::status::{DeviceStatus, Extensions};
+use edge_model::device::{AccessMode, Device, DeviceModel, MODBUS};
+use edge_model::reading::{Quality, Value};
+use edge_model::{Object, topic};
+use tokio::time::Instant;
+
+use super::outbox::Outbox;
+use crate::twin::{Entry, Twin};
+
+/// A desired value that could not be written is tried again after this long, doubling, at most a minute.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How often a status is renewed when only times and counters changed.
+const REFRESH: Duration = Duration::from_secs(60);
+
+/// Who talks to the device.
+#[derive(Debug, Clone)]
+pub(super) enum Mapper {
+    /// The Modbus mapper in this process.
+    Modbus(Arc<Config>),
+    /// A mapper in a pod, over the bus.
+    Outside,
+    /// Nobody: the objects do not fit, for this reason.
+    None(String),
+}
+
+/// Whether the device answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Unknown,
+    Online,
+    Offline,
+}
+
+impl State {
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            State::Unknown => "unknown",
+            State::Online => "online",
+            State::Offline => "offline",
+        }
+    }
+}
+
+/// One device.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) id: String,
+    pub(super) uid: String,
+    pub(super) generation: u64,
+    /// The generation of the model it was resolved with; 0 when there was none.
+    pub(super) model_generation: u64,
+    pub(super) spec: Option<Device>,
+    pub(super) profile: Arc<Profile>,
+    pub(super) mapper: Mapper,
+    pub(super) twin: Twin,
+    pub(super) outbox: Outbox,
+    pub(super) state: State,
+    pub(super) reason: String,
+    pub(super) stats: Stats,
+    pub(super) last_online_ms: i64,
+    /// Desired writes: those under way, and when those that failed are tried again.
+    pub(super) writing: BTreeMap<String, Retry>,
+    /// The last delta put on the bus: the wanted values in it.
+    pub(super) told: Vec<(String, String)>,
+    /// Something in the status is news.
+    pub(super) dirty: bool,
+    pub(super) status_at: Option<Instant>,
+}
+
+/// Who is writing a property, and when its desired value may be written again.
+///
+/// The pause holds after a success, too: a device that keeps changing its mind is corrected ever more rarely, not in a loop.
+#[derive(Debug)]
+pub(super) struct Retry {
+    /// The desired value is being written.
+    under_way: bool,
+    /// So many commands are writing the property: meanwhile its desired value is not what somebody wants.
+    pub(super) commands: usize,
+    at: Instant,
+    backoff: Backoff,
+}
+
+impl Retry {
+    pub(super) fn new() -> Retry {
+        Retry { under_way: false, commands: 0, at: Instant::now(), backoff: Backoff::new(RETRY.0, RETRY.1) }
+    }
+
+    /// Whether the desired value may be written now; then it is under way.
+    pub(super) fn start(&mut self, now: Instant) -> bool {
+        if self.under_way || self.commands > 0 || self.at > now {
+            return false;
+        }
+        if now.saturating_duration_since(self.at) > RETRY.1 {
+            self.backoff.reset();
+        }
+        self.under_way = true;
+        true
+    }
+
+    /// The write came to an end.
+    pub(super) fn end(&mut self, now: Instant) {
+        self.under_way = false;
+        self.at = now + self.backoff.pause();
+    }
+}
+
+/// Resolves the objects. `Err` says why nobody can talk to the device.
+fn resolved(
+    object: &Object,
+    spec: Option<&Device>,
+    model: Option<&Object>,
+    node: &str,
+) -> Result<(Mapper, Arc<Profile>), String> {
+    let Some(spec) = spec else {
+        return Err(Device::parse(object.spec()).err().map_or_else(String::new, |e| e.to_string()));
+    };
+    let reference = &spec.device_model_ref.name;
+    let elsewhere = !spec.node_name.is_empty() && !node.is_empty() && spec.node_name != node;
+    if elsewhere {
+        return Err(format!("the device is attached to node {}", spec.node_name));
+    }
+    let model = model.ok_or_else(|| format!("DeviceModel {reference} is missing"))?;
+    let model = DeviceModel::parse(model.spec()).map_err(|e| format!("DeviceModel {reference}: {e}"))?;
+    if spec.protocol.protocol_name == MODBUS {
+        let (namespace, name) = (&object.metadata.namespace, &object.metadata.name);
+        let config = modbus::resolve(namespace, name, spec, &model).map_err(|e| e.to_string())?;
+        let profile = Arc::clone(&config.profile);
+        return Ok((Mapper::Modbus(Arc::new(config)), profile));
+    }
+    let mut points = Vec::with_capacity(spec.properties.len());
+    for (i, p) in spec.properties.iter().enumerate() {
+        let missing = || format!("spec.properties[{i}].name: {:?} is not a property of the model", p.name);
+        let m = model.property(&p.name).ok_or_else(missing)?;
+        points.push(Point {
+            name: p.name.clone(),
+            value_type: m.value_type,
+            unit: m.unit.clone(),
+            writable: m.access_mode == AccessMode::ReadWrite,
+            minimum: m.minimum.as_deref().and_then(|t| t.parse().ok()),
+            maximum: m.maximum.as_deref().and_then(|t| t.parse().ok()),
+        });
+    }
+    let (namespace, name) = (object.metadata.namespace.clone(), object.metadata.name.clone());
+    Ok((Mapper::Outside, Arc::new(Profile { namespace, name, points })))
+}
+
+impl Known {
+    /// What is known of a device from its objects, keeping from `old` what is still true.
+    pub(super) fn new(object: &Object, model: Option<&Object>, node: &str, old: Option<Known>) -> Known {
+        let (namespace, name) = (object.metadata.namespace.clone(), object.metadata.name.clone());
+        let spec = Device::parse(object.spec()).ok();
+        let (mapper, profile) = resolved(object, spec.as_ref(), model, node).unwrap_or_else(|why| {
+            let profile = Profile { namespace: namespace.clone(), name: name.clone(), points: Vec::new() };
+            (Mapper::None(why), Arc::new(profile))
+        });
+        let mut known = Known {
+            id: topic::device_id(&namespace, &name),
+            uid: object.metadata.uid.clone(),
+            generation: object.metadata.generation,
+            model_generation: model.map_or(0, |m| m.metadata.generation),
+            outbox: outbox(spec.as_ref()),
+            twin: Twin { entries: profile.points.iter().map(|p| Entry::new(&p.name, p.value_type.word())).collect() },
+            state: State::Unknown,
+            reason: if let Mapper::None(why) = &mapper { why.clone() } else { String::new() },
+            stats: Stats::default(),
+            last_online_ms: 0,
+            writing: BTreeMap::new(),
+            told: Vec::new(),
+            dirty: true,
+            status_at: None,
+            namespace,
+            name,
+            spec,
+            profile,
+            mapper,
+        };
+        known.inherit(object, old);
+        known.desire();
+        known
+    }
+
+    /// The same device: its values, state and counters go on. A device that is the same on the wire keeps its state.
+    fn inherit(&mut self, object: &Object, old: Option<Known>) {
+        let Some(mut old) = old.filter(|o| o.uid == self.uid) else {
+            if let Ok(status) = serde_json::from_value::<DeviceStatus>(object.status().clone()) {
+                self.twin.restore(&status.twins);
+                self.last_online_ms = edge_model::time::parse_rfc3339(&status.last_online_time).unwrap_or(0);
+            }
+            return;
+        };
+        let same_wire = match (&self.mapper, &old.mapper) {
+            (Mapper::Modbus(a), Mapper::Modbus(b)) => a == b,
+            (Mapper::Outside, Mapper::Outside) => true,
+            _ => false,
+        };
+        for entry in &mut self.twin.entries {
+            if let Some(before) = old.twin.entry_mut(&entry.name).filter(|b| b.type_word == entry.type_word) {
+                let (desired, target, error) = (entry.desired.take(), entry.target.take(), String::new());
+                *entry = Entry { desired, target, error, ..before.clone() };
+                if !same_wire {
+                    entry.quality = Quality::Disconnected;
+                }
+            }
+        }
+        self.last_online_ms = old.last_online_ms;
+        self.status_at = old.status_at;
+        self.told = std::mem::take(&mut old.told);
+        self.outbox.dropped = old.outbox.dropped;
+        if same_wire {
+            (self.state, self.reason, self.stats) = (old.state, std::mem::take(&mut old.reason), old.stats);
+            self.writing = std::mem::take(&mut old.writing);
+            // What is newly desired need not wait for the pause of what was desired before.
+            self.writing.retain(|_, r| r.under_way || r.commands > 0);
+            self.outbox =
+                if self.same_reports(old.spec.as_ref()) { old.outbox } else { std::mem::take(&mut self.outbox) };
+        }
+    }
+
+    fn same_reports(&self, old: Option<&Device>) -> bool {
+        cycles(self.spec.as_ref()) == cycles(old)
+    }
+
+    /// Takes the desired values from the spec. What can never be written is said at once and never tried.
+    fn desire(&mut self) {
+        for (i, entry) in self.twin.entries.iter_mut().enumerate() {
+            let wanted = self.spec.as_ref().and_then(|s| s.property(&entry.name)).and_then(|p| p.desired.as_ref());
+            entry.desired = wanted.and_then(|d| d.value.clone());
+            entry.target = None;
+            entry.error.clear();
+            let (Some(text), Some(point)) = (&entry.desired, self.profile.points.get(i)) else { continue };
+            match target(&self.mapper, point, i, &serde_json::Value::from(text.as_str())) {
+                Ok(target) => entry.target = Some(target.to_string()),
+                Err(e) => entry.error = e.to_string(),
+            }
+        }
+    }
+
+    /// A command that wrote a property came to an end.
+    pub(super) fn command_ended(&mut self, property: &str) {
+        if let Some(retry) = self.writing.get_mut(property) {
+            retry.commands = retry.commands.saturating_sub(1);
+        }
+    }
+
+    /// The status as it is now.
+    pub(super) fn status(&self) -> DeviceStatus {
+        DeviceStatus {
+            twins: self.twin.to_status(),
+            state: self.state.word().to_owned(),
+            last_online_time: match self.last_online_ms {
+                0 => String::new(),
+                ms => edge_model::time::rfc3339(ms),
+            },
+            extensions: Extensions {
+                reason: self.reason.clone(),
+                requests: self.stats.requests,
+                errors: self.stats.errors,
+                round_trip_us: self.stats.round_trip_us,
+                dropped: self.outbox.dropped,
+                observed_generation: self.generation,
+            },
+        }
+    }
+
+    /// Whether its status is to be written now.
+    pub(super) fn status_due(&self, now: Instant, interval: Duration) -> bool {
+        let pause = if self.dirty { interval } else { REFRESH };
+        self.status_at.is_none_or(|at| now.saturating_duration_since(at) + Duration::from_millis(50) >= pause)
+    }
+
+    /// Takes the samples of a batch. What changed in the twin, as it was before; and whether the state is another one.
+    pub(super) fn take(&mut self, batch: &Batch) -> (Vec<Entry>, bool) {
+        let mut before = Vec::new();
+        for s in &batch.samples {
+            let Some(entry) = self.twin.entries.get_mut(usize::from(s.point)) else { continue };
+            let (old_quality, text) = (entry.quality, s.value.as_ref().map(Value::to_string));
+            let was = (text != entry.reported || s.quality != old_quality).then(|| entry.clone());
+            if entry.report(text, s.quality, batch.time_ms) {
+                before.extend(was);
+            }
+            self.outbox.take(s.point, batch.time_ms, s.quality, s.value.as_ref(), old_quality != s.quality);
+        }
+        self.stats = batch.stats;
+        let (state, reason) = match &batch.link {
+            Link::Online => (State::Online, String::new()),
+            Link::Offline(why) => (State::Offline, why.clone()),
+        };
+        if state == State::Online {
+            self.last_online_ms = batch.time_ms;
+        }
+        let news = state != self.state;
+        self.dirty |= news || !before.is_empty() || reason != self.reason;
+        (self.state, self.reason) = (state, reason);
+        (before, news)
+    }
+}
+
+/// What the device would report after a value was written to it.
+///
+/// # Errors
+/// Why the value can never be written.
+pub(super) fn target(
+    mapper: &Mapper,
+    point: &Point,
+    index: usize,
+    value: &serde_json::Value,
+) -> Result<Value, edge_mappers::AccessError> {
+    if !point.writable {
+        return Err(edge_mappers::AccessError::ReadOnly(point.name.clone()));
+    }
+    let parsed = point.parse(value)?;
+    match mapper {
+        Mapper::Modbus(config) => match config.registers.get(index) {
+            Some(register) => register.codec.canonical(&parsed, register.count),
+            None => Err(edge_mappers::AccessError::Unknown(point.name.clone())),
+        },
+        // A mapper in a pod reports what it likes; the text as given is the best guess.
+        Mapper::Outside | Mapper::None(_) => Ok(parsed),
+    }
+}
+
+fn cycles(spec: Option<&Device>) -> Vec<(Option<u64>, u64)> {
+    let one = |p: &edge_model::device::DeviceProperty| (p.report_to_cloud.then_some(p.report_cycle), p.collect_ms());
+    spec.map(|s| s.properties.iter().map(one).collect()).unwrap_or_default()
+}
+
+fn outbox(spec: Option<&Device>) -> Outbox {
+    Outbox::new(cycles(spec))
+}

@@ -1,0 +1,51 @@
+//! Calls that the C library and the kernel only offer unsafely, each behind a safe function.
+#![expect(unsafe_code, reason = "the interfaces of the C library and of device drivers")]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+
+/// Settles the C library for a small, static process. Call it first in `main`.
+///
+/// * Host names are looked up in files and by DNS only: a static glibc would otherwise load the plug-ins that
+///   `/etc/nsswitch.conf` names from the host's own, possibly other, C library.
+/// * Two malloc arenas instead of eight per core, and freed memory goes back to the kernel early.
+pub fn settle_c_library() {
+    #[cfg(target_env = "gnu")]
+    {
+        unsafe extern "C" {
+            fn __nss_configure_lookup(database: *const libc::c_char, line: *const libc::c_char) -> libc::c_int;
+        }
+        // SAFETY: both arguments are NUL-terminated and static; no other thread runs yet. Failure leaves the default.
+        unsafe {
+            __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr());
+            libc::mallopt(libc::M_ARENA_MAX, 2);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, 64 << 10);
+            libc::mallopt(libc::M_MMAP_THRESHOLD, 64 << 10);
+        }
+    }
+}
+
+/// Gives freed memory back to the kernel: after work that comes in bursts (start, an image pull).
+pub fn trim_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: `malloc_trim` may be called at any time from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// `WDIOC_SETTIMEOUT` of `linux/watchdog.h`: `_IOWR('W', 6, int)`.
+const WDIOC_SETTIMEOUT: libc::c_ulong = 0xc004_5706;
+
+/// Sets how long a hardware watchdog waits, in seconds. Returns what the driver made of it.
+///
+/// # Errors
+/// The driver cannot do it.
+pub fn set_watchdog_timeout(device: &File, seconds: i32) -> io::Result<i32> {
+    use std::os::fd::AsRawFd as _;
+    let mut value: libc::c_int = seconds;
+    // SAFETY: the request reads and writes one int, and `value` outlives the call.
+    let rc = unsafe { libc::ioctl(device.as_fd().as_raw_fd(), WDIOC_SETTIMEOUT, &raw mut value) };
+    if rc == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
