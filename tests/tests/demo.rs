@@ -15,7 +15,14 @@ fn the_demo_plays_its_story_and_cleans_up() {
     let mut demo = Command::new(binary::edge_runtime());
     demo.args(["demo", "--plain", "--seconds", "12"]).env("TMPDIR", folder.path());
     let output = run::finish(&mut demo, "", DEADLINE).ok();
-    for part in ["the cloud's plug is pulled", "and put back", "link online", "link offline", "the cloud has everything", "lost 0"] {
+    for part in [
+        "the cloud's plug is pulled",
+        "and put back",
+        "link online",
+        "link offline",
+        "the cloud has everything",
+        "lost 0",
+    ] {
         assert!(output.stdout.contains(part), "{part:?} is not in {output}");
     }
     assert!(output.stdout.contains("pod Running"), "the pod did not run: {output}");
@@ -35,7 +42,12 @@ fn without_root_it_says_what_it_cannot_do_and_does_the_rest() {
     std::fs::copy(binary::edge_runtime(), &copy).expect("a copy");
     run::run("chown", ["-R", "nobody", folder.path().to_str().expect("a path")], "").ok();
     let mut demo = Command::new("setpriv");
-    demo.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"]).arg(&copy).args(["demo", "--plain", "--seconds", "9"]);
+    demo.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"]).arg(&copy).args([
+        "demo",
+        "--plain",
+        "--seconds",
+        "9",
+    ]);
     demo.env("TMPDIR", folder.path()).current_dir("/");
     let output = run::finish(&mut demo, "", DEADLINE).ok();
     assert!(output.stdout.contains("no pod here:") && output.stdout.contains("root"), "{output}");

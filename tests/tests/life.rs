@@ -36,12 +36,8 @@ impl Manager {
 fn systemd_hears_of_readiness_of_life_and_of_the_end() {
     let node = Node::new();
     let (mut manager, path) = Manager::new(&node);
-    let mut child = node
-        .command()
-        .env("NOTIFY_SOCKET", &path)
-        .env("WATCHDOG_USEC", "2000000")
-        .spawn()
-        .expect("the daemon starts");
+    let mut child =
+        node.command().env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "2000000").spawn().expect("the daemon starts");
     manager.hears("READY=1");
     manager.hears("STATUS=");
     manager.heard.clear();
@@ -57,12 +53,8 @@ fn systemd_hears_of_readiness_of_life_and_of_the_end() {
 fn a_daemon_that_hangs_is_not_fed() {
     let node = Node::new();
     let (mut manager, path) = Manager::new(&node);
-    let mut child = node
-        .command()
-        .env("NOTIFY_SOCKET", &path)
-        .env("WATCHDOG_USEC", "400000")
-        .spawn()
-        .expect("the daemon starts");
+    let mut child =
+        node.command().env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "400000").spawn().expect("the daemon starts");
     manager.hears("WATCHDOG=1");
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, Signal::STOP).expect("a signal");
@@ -98,11 +90,15 @@ fn every_way_to_fail_has_its_exit_code_and_its_sentence() {
     let away = edge(&["get", "pods", "--socket", "/nowhere/api.sock"]);
     assert_eq!(away.code(), Some(69), "{away}");
 
-    std::fs::write(node.config_file(), "[bus]\nlisten = \"everywhere\"\nlissten = 1\n[node]\nname = \"a_b\"\n").expect("a file");
+    std::fs::write(node.config_file(), "[bus]\nlisten = \"everywhere\"\nlissten = 1\n[node]\nname = \"a_b\"\n")
+        .expect("a file");
     let wrong = run::finish(&mut node.command(), "", wait::DEADLINE);
     assert_eq!(wrong.code(), Some(78), "{wrong}");
     let file = node.config_file().display().to_string();
-    for part in [format!("{file}:2: bus.listen: \"everywhere\" is not right"), format!("{file}:3: bus.lissten: unknown key, did you mean \"bus.listen\"?")] {
+    for part in [
+        format!("{file}:2: bus.listen: \"everywhere\" is not right"),
+        format!("{file}:3: bus.lissten: unknown key, did you mean \"bus.listen\"?"),
+    ] {
         assert!(wrong.stderr.contains(&part), "{part:?} is not in {wrong}");
     }
     // Nothing was opened before all of it was right.
