@@ -151,6 +151,9 @@ fn status(facts: &Facts, conditions: &[Condition], board: &BoardFacts, old: &Val
             "kubeletVersion": concat!("edge-runtime-", env!("CARGO_PKG_VERSION")),
             "bootID": read("/proc/sys/kernel/random/boot_id").trim(),
             "machineID": read("/etc/machine-id").trim(),
+            // Kubernetes' client libraries refuse a node without these two.
+            "systemUUID": read("/etc/machine-id").trim(),
+            "kubeProxyVersion": "",
         },
         "board": {"name": board.name, "description": board.description},
     })

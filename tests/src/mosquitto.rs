@@ -123,7 +123,7 @@ fn write_config(dir: &Path, port: u16, setup: &Setup) {
         file.write_all(text.as_bytes()).expect("write");
         path
     };
-    let user = rustix::process::getuid().is_root().then_some("user root\n").unwrap_or_default();
+    let user = if rustix::process::getuid().is_root() { "user root\n" } else { "" };
     let mut config = format!(
         "{user}persistence true\npersistence_location {}/\nmax_queued_messages 0\nmax_inflight_messages 0\n\
          listener {port} 127.0.0.1\n{}\n",

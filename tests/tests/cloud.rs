@@ -386,3 +386,25 @@ async fn a_hundred_commands_at_once_are_all_answered_while_data_goes_up() {
     assert_eq!(receiver.books("data").lost.len(), 0);
     node.stop().await;
 }
+
+/// The broker would bring it again for ever, and nothing would go up any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_too_large_to_be_read_does_not_end_the_link() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(&Setup::default());
+    let receiver = Receiver::start(broker.port(), BASE).await;
+    let ledger = folder.path().join("l");
+    let node = Node::start(settings(broker.port()), Store::in_memory(), Queue::in_memory(), None, ledger);
+    until("online", || node.online()).await;
+    let (port, file) = (broker.port(), folder.path().join("large"));
+    std::fs::write(&file, vec![b'x'; 5 << 20]).unwrap();
+    let sent =
+        tokio::task::spawn_blocking(move || publish(port, &["-t", DOWN, "-q", "1", "-f", file.to_str().unwrap()]));
+    assert!(sent.await.unwrap().status.success());
+    until("told", || receiver.replies().iter().any(|r| r["error"]["reason"] == "TooLarge")).await;
+    until("online again", || node.online() && node.link.stats().connects_total == 2).await;
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
+    command(&broker, json!({"id": "1", "command": "apply", "object": object})).await;
+    until("answered", || receiver.replies().iter().any(|r| r["id"] == "1" && r["outcome"] == "ok")).await;
+    node.stop().await;
+}

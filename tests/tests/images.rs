@@ -2,6 +2,8 @@
 //!
 //! Needs root (overlay mounts) and the packages umoci, skopeo, busybox-static, docker-registry and zstd; fails where they are missing.
 
+#[path = "images/power.rs"]
+mod power;
 #[path = "images/pull.rs"]
 mod pull;
 

@@ -212,7 +212,7 @@ pub fn key(kind: &str, namespace: &str, name: &str) -> Result<Key, Failure> {
 }
 
 /// The answer to a command, as a document.
-pub fn reply(id: Option<&str>, command: Option<&str>, outcome: Result<Value, &Failure>) -> Value {
+pub fn reply(id: Option<&str>, command: Option<&str>, outcome: Result<&Value, &Failure>) -> Value {
     let mut map = Map::new();
     map.insert("id".to_owned(), id.map_or(Value::Null, Value::from));
     if let Some(command) = command {
@@ -221,7 +221,7 @@ pub fn reply(id: Option<&str>, command: Option<&str>, outcome: Result<Value, &Fa
     match outcome {
         Ok(result) => {
             map.insert("outcome".to_owned(), "ok".into());
-            map.insert("result".to_owned(), result);
+            map.insert("result".to_owned(), result.clone());
         }
         Err(failure) => {
             map.insert("outcome".to_owned(), "error".into());

@@ -64,10 +64,12 @@ fn resources(api_version: &str) -> Value {
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version, "resources": list})
 }
 
-/// `/version`: the Kubernetes API level whose paths and patches are served, and our own version.
+/// `/version`: the Kubernetes API level whose paths and patches are served, and our own version. Client libraries insist on
+/// fields that say how a Go program was built; they are empty.
 pub fn version() -> Value {
     json!({
         "major": "1", "minor": "31", "gitVersion": format!("v1.31.0+edge-runtime-{}", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "", "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "rustc",
         "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
         "edgeRuntime": env!("CARGO_PKG_VERSION"),
     })

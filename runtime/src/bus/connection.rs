@@ -273,7 +273,7 @@ impl Connection<'_> {
             return Err(End::Lost(0x94, "topic alias or subscription identifier in a PUBLISH".to_owned()));
         }
         if qos == QoS::ExactlyOnce {
-            let mut outbox = self.attached.session.lock();
+            let outbox = self.attached.session.lock();
             if outbox.received.contains(&pkid) {
                 drop(outbox);
                 self.ack(0x50, pkid, 0);
@@ -282,7 +282,6 @@ impl Connection<'_> {
             if outbox.received.len() >= RECEIVE_MAXIMUM {
                 return Err(End::Lost(0x93, "more QoS 2 messages than the receive maximum".to_owned()));
             }
-            outbox.received.insert(pkid);
         }
         let expiry = properties.as_ref().and_then(|p| p.message_expiry_interval);
         let publication = Publication {
@@ -300,6 +299,7 @@ impl Connection<'_> {
             _ => None,
         };
         match (upload, &self.context.queue) {
+            // Its identifier is remembered only with the commit: a client that comes back before has it repeated, not lost.
             (Some(subject), Some(queue)) => {
                 let (queue, time_ms) = (queue.clone(), crate::clock::now_ms());
                 let message = Message { time_ms, subject, payload: publication.payload.to_vec() };
@@ -308,6 +308,9 @@ impl Connection<'_> {
                 }));
             }
             _ => {
+                if qos == QoS::ExactlyOnce {
+                    self.attached.session.lock().received.insert(pkid);
+                }
                 // `$SYS` is the broker's own (section 4.7.2): what clients say there is nobody's business.
                 let receivers =
                     if publication.topic.starts_with("$SYS/") { 0 } else { self.context.bus.route(publication) };
@@ -325,6 +328,9 @@ impl Connection<'_> {
         match result {
             Ok(_) => {
                 count(&counters.uploads, 1);
+                if qos == QoS::ExactlyOnce {
+                    self.attached.session.lock().received.insert(pkid);
+                }
                 // The bus gets a copy.
                 self.context.bus.route(publication);
                 self.acknowledge(qos, pkid, 0);
@@ -332,7 +338,6 @@ impl Connection<'_> {
             Err(error) => {
                 count(&counters.uploads_refused, 1);
                 tracing::warn!(client = self.terms.client, %error, "upload refused");
-                self.attached.session.lock().received.remove(&pkid);
                 match (qos, self.terms.version) {
                     (QoS::AtMostOnce, _) => {}
                     // 3.1.1 has no way to say no: without its acknowledgement the client will send it again.

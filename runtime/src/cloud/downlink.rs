@@ -80,11 +80,22 @@ impl Downlink {
                 reply(id.as_deref(), None, Err(&failure))
             }
         };
-        let message = Message {
-            time_ms: crate::clock::now_ms(),
-            subject: SUBJECT.to_owned(),
-            payload: answer.to_string().into_bytes(),
-        };
+        self.answer(&answer).await
+    }
+
+    /// Tells the cloud that commands were discarded unread.
+    ///
+    /// # Errors
+    /// [`DownlinkError::Queue`].
+    pub async fn discarded(&self, limit: usize) -> Result<(), DownlinkError> {
+        let message =
+            format!("a command of more than {limit} bytes was discarded unread, with all that waited with it");
+        self.answer(&reply(None, None, Err(&Failure::new("TooLarge", "", message)))).await
+    }
+
+    async fn answer(&self, answer: &Value) -> Result<(), DownlinkError> {
+        let (time_ms, payload) = (crate::clock::now_ms(), answer.to_string().into_bytes());
+        let message = Message { time_ms, subject: SUBJECT.to_owned(), payload };
         self.queue.push(Stream::Replies, message).await.map(|_| ()).map_err(DownlinkError::Queue)
     }
 
@@ -117,7 +128,7 @@ impl Downlink {
         if let Err(failure) = &outcome {
             tracing::warn!(id, command = word, error = %failure, "command failed");
         }
-        let answer = reply(Some(&id), Some(word), outcome.as_ref().map(Value::clone));
+        let answer = reply(Some(&id), Some(word), outcome.as_ref());
         let done = answer.clone();
         self.record(move |ledger, id| ledger.done(id, &done), &id).await?;
         Ok(answer)

@@ -94,13 +94,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// It has been carried out.
+    /// It has been carried out. That is known from here on, and on disk unless there is an error.
     ///
     /// # Errors
-    /// What the system says; it must then not be answered.
+    /// What the system says.
     pub fn done(&mut self, id: &str, reply: &Value) -> io::Result<()> {
-        self.append(&Line::Done { id: id.to_owned(), reply: reply.clone() })?;
         self.remember(id.to_owned(), Known::Done(reply.clone()));
+        self.append(&Line::Done { id: id.to_owned(), reply: reply.clone() })?;
         if self.lines > 4 * self.kept {
             self.compact()?;
         }

@@ -286,9 +286,15 @@ pub async fn run(
         Shared { settings, base, queue: parts.queue, downlink, counters, links, sent: [0; 3], working: JoinSet::new() };
     let mut down_since: Option<(Instant, i64)> = None;
     let mut last_reason = String::new();
+    let mut discard = false;
     while !stop.is_cancelled() {
         shared.links.set(LinkState::Connecting { reason: last_reason.clone() });
-        let end = connect(&mut shared, &address, &stop).await;
+        let end = connect(&mut shared, &address, discard, &stop).await;
+        if discard && end.online.is_some() {
+            // Only now is it certain that they are gone.
+            let _ = shared.downlink.discarded(transport::COMMAND_MAX).await;
+        }
+        discard = end.poisoned || (discard && end.online.is_none());
         if stop.is_cancelled() {
             break;
         }
@@ -318,11 +324,11 @@ pub async fn run(
     Ok(())
 }
 
-async fn connect(shared: &mut Shared, address: &Address, stop: &CancellationToken) -> End {
+async fn connect(shared: &mut Shared, address: &Address, discard: bool, stop: &CancellationToken) -> End {
     let (settings, address) = (shared.settings.clone(), address.clone());
-    let failed = |reason: String| End { reason, local: false, online: None };
+    let failed = |reason: String| End { reason, local: false, online: None, poisoned: false };
     match tokio::task::spawn_blocking(move || transport::options(&settings, &address)).await {
-        Ok(Ok(options)) => Box::pin(session::run(shared, options, stop)).await,
+        Ok(Ok(options)) => Box::pin(session::run(shared, options, discard, stop)).await,
         Ok(Err(error)) => failed(crate::supervisor::chain(&error)),
         Err(error) => failed(error.to_string()),
     }

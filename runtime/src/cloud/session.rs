@@ -33,6 +33,16 @@ use crate::queue::{Queue, QueueError, Stream};
 const EVENTS: usize = 64;
 /// Commands that may wait for the one being carried out. When there are more, nothing is read from the broker.
 const COMMANDS: usize = 64;
+/// Bytes on their way before nothing more is handed over, so that large messages fill neither the memory nor a slow link.
+const IN_FLIGHT_BYTES: usize = 256 << 10;
+/// The slowest link that is waited for, in bytes a second: what is on its way gets so much more time to be acknowledged.
+const SLOWEST: u64 = 4096;
+/// The kernel's share of what is on its way (it doubles this), so that a sign of life is not stuck behind it for long.
+const SEND_BUFFER: u32 = 32 << 10;
+/// How long one packet may take to be written, once connected.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// When a command is tried again that could not be recorded or answered, such as on a full disk.
+const RETRY: Duration = Duration::from_secs(5);
 /// How long the last acknowledgements may take when the node stops.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -45,6 +55,8 @@ pub struct End {
     pub local: bool,
     /// How long it was accepted; `None` when it never was.
     pub online: Option<Duration>,
+    /// The broker brought a command that is too large to be read, and will do so again.
+    pub poisoned: bool,
 }
 
 /// What all connections of a link share.
@@ -77,17 +89,19 @@ enum Fault {
     NoAcknowledgement(Duration),
     #[error("client library: {0}")]
     Client(String),
-    #[error("a command could not be dealt with")]
-    Command(#[from] DownlinkError),
+    #[error("commands that could not be read have been discarded")]
+    Discarded,
 }
 
-/// Runs one connection until it ends or `stop`.
-pub async fn run(shared: &mut Shared, options: MqttOptions, stop: &CancellationToken) -> End {
+/// Runs one connection until it ends or `stop`. To discard, it ends as soon as the broker has forgotten the old session.
+pub async fn run(shared: &mut Shared, mut options: MqttOptions, discard: bool, stop: &CancellationToken) -> End {
+    options.set_clean_session(discard);
     // Everything in flight, an acknowledgement for every command that waits, and the session's own few packets.
     let capacity = usize::from(shared.settings.window) + COMMANDS + 16;
     let (client, mut eventloop) = AsyncClient::new(options, capacity);
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true);
+    network.set_tcp_send_buffer_size(SEND_BUFFER);
     network.set_connection_timeout(shared.settings.connect_timeout.as_secs());
     eventloop.set_network_options(network);
     let (events_in, events) = mpsc::channel(EVENTS);
@@ -102,6 +116,8 @@ pub async fn run(shared: &mut Shared, options: MqttOptions, stop: &CancellationT
         online: None,
         commands: VecDeque::new(),
         current: None,
+        retry: None,
+        discard,
         shared,
         client,
     };
@@ -109,13 +125,14 @@ pub async fn run(shared: &mut Shared, options: MqttOptions, stop: &CancellationT
     let online = session.online.map(|since| since.elapsed());
     // What was acknowledged just before the end need not come again.
     let _ = session.tell_queue().await;
+    let end = |reason, local, poisoned| End { reason, local, online, poisoned };
     match fault {
-        None => End { reason: "the runtime stops".to_owned(), local: false, online },
+        None => end("the runtime stops".to_owned(), false, false),
         Some(Fault::Connection(error)) => {
             let (reason, local) = transport::explain(&error);
-            End { reason, local, online }
+            end(reason, local, transport::too_large(&error))
         }
-        Some(fault) => End { reason: crate::supervisor::chain(&fault), local: false, online },
+        Some(fault) => end(crate::supervisor::chain(&fault), false, false),
     }
 }
 
@@ -124,6 +141,10 @@ async fn pump(mut eventloop: EventLoop, events: mpsc::Sender<Event>) -> Connecti
     loop {
         match eventloop.poll().await {
             Ok(event) => {
+                if matches!(event, Event::Incoming(Packet::ConnAck(_))) {
+                    // The same time-out is for connecting and for writing.
+                    eventloop.network_options.set_connection_timeout(WRITE_TIMEOUT.as_secs());
+                }
                 if events.send(event).await.is_err() {
                     return ConnectionError::RequestsDone;
                 }
@@ -146,6 +167,9 @@ struct Session<'a> {
     commands: VecDeque<Publish>,
     /// The command being carried out, if it came over this connection; else the broker will bring it again.
     current: Option<Publish>,
+    /// When the first of the waiting commands may be tried again.
+    retry: Option<Instant>,
+    discard: bool,
 }
 
 impl Session<'_> {
@@ -161,6 +185,10 @@ impl Session<'_> {
             if let Err(fault) = self.tell_queue().await {
                 return Some(fault);
             }
+            if self.discard && self.online.is_some() {
+                let _ = self.leave(pump, events).await;
+                return Some(Fault::Discarded);
+            }
             let mut pause = None;
             if leaving.is_none() && self.online.is_some() {
                 if changes.has_changed().unwrap_or(false) {
@@ -172,8 +200,10 @@ impl Session<'_> {
                     Err(fault) => return Some(fault),
                 }
             }
+            self.retry = self.retry.filter(|at| *at > Instant::now());
             if self.shared.working.is_empty()
                 && leaving.is_none()
+                && self.retry.is_none()
                 && let Some(publish) = self.commands.pop_front()
             {
                 let downlink = Arc::clone(&self.shared.downlink);
@@ -184,8 +214,9 @@ impl Session<'_> {
             if leaving.is_some_and(|until| idle || until <= Instant::now()) {
                 return self.leave(pump, events).await;
             }
-            let unacknowledged = (!self.window.is_empty()).then(|| self.progress + self.shared.settings.ack_timeout);
-            let wake = [pause, unacknowledged, leaving].into_iter().flatten().min();
+            let patience = self.shared.settings.ack_timeout + Duration::from_secs(self.window.bytes() as u64 / SLOWEST);
+            let unacknowledged = (!self.window.is_empty()).then(|| self.progress + patience);
+            let wake = [pause, unacknowledged, leaving, self.retry].into_iter().flatten().min();
             let wake_at = wake.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             tokio::select! {
                 () = stop.cancelled(), if leaving.is_none() => leaving = Some(Instant::now() + GOODBYE),
@@ -210,7 +241,7 @@ impl Session<'_> {
                 }
                 () = tokio::time::sleep_until(wake_at.into()) => {
                     if unacknowledged.is_some_and(|at| at <= Instant::now()) {
-                        return Some(Fault::NoAcknowledgement(self.shared.settings.ack_timeout));
+                        return Some(Fault::NoAcknowledgement(patience));
                     }
                 }
             }
@@ -220,6 +251,9 @@ impl Session<'_> {
     /// Hands messages over until the window is full or there are none; returns when to look again.
     async fn fill(&mut self) -> Result<Option<Instant>, Fault> {
         loop {
+            if self.window.bytes() >= IN_FLIGHT_BYTES {
+                return Ok(None);
+            }
             let ready = match self.feed.next(self.window.len(), &self.shared.counters).await? {
                 Next::Send(ready) => ready,
                 Next::Wait(until) => return Ok(until),
@@ -227,10 +261,11 @@ impl Session<'_> {
             if self.window.is_empty() {
                 self.progress = Instant::now();
             }
+            let bytes = ready.topic.len() + ready.body.len();
             self.client
                 .try_publish(ready.topic, QoS::AtLeastOnce, false, ready.body)
                 .map_err(|error| Fault::Client(error.to_string()))?;
-            self.window.sent(ready.stream, ready.seq);
+            self.window.sent(ready.stream, ready.seq, bytes);
             if let Some(sent) = self.shared.sent.get_mut(ready.stream as usize) {
                 self.shared.counters.sent(ready.seq <= *sent);
                 *sent = ready.seq.max(*sent);
@@ -251,10 +286,8 @@ impl Session<'_> {
                 }
             }
             Event::Incoming(Packet::Publish(publish)) => self.commands.push_back(publish),
-            Event::Incoming(Packet::SubAck(ack)) => {
-                if ack.return_codes.contains(&SubscribeReasonCode::Failure) {
-                    tracing::error!("the broker refuses the node's commands topic: no commands will come");
-                }
+            Event::Incoming(Packet::SubAck(ack)) if ack.return_codes.contains(&SubscribeReasonCode::Failure) => {
+                tracing::error!("the broker refuses the node's commands topic: no commands will come");
             }
             // Identifier 0 is QoS 0: nothing of the queue.
             Event::Outgoing(Outgoing::Publish(pkid)) if pkid != 0 => {
@@ -268,7 +301,12 @@ impl Session<'_> {
         let done = done.unwrap_or_else(|e| Err(DownlinkError::Stopped(e)));
         match (self.current.take(), done) {
             (Some(publish), Ok(())) => self.client.try_ack(&publish).map_err(|e| Fault::Client(e.to_string())),
-            (Some(_), Err(error)) => Err(error.into()),
+            (Some(publish), Err(error)) => {
+                tracing::warn!(error = crate::supervisor::chain(&error), "command not dealt with, tried again");
+                self.commands.push_front(publish);
+                self.retry = Some(Instant::now() + RETRY);
+                Ok(())
+            }
             // It was for a connection that is gone; the broker brings it again on this one.
             (None, Ok(())) => Ok(()),
             (None, Err(error)) => {
@@ -280,6 +318,9 @@ impl Session<'_> {
 
     fn welcome(&mut self) {
         self.online = Some(Instant::now());
+        if self.discard {
+            return;
+        }
         let shared = &mut *self.shared;
         shared.links.online();
         shared.counters.connected();
@@ -310,9 +351,8 @@ impl Session<'_> {
         pump: BoxFuture<'_, ConnectionError>,
         mut events: mpsc::Receiver<Event>,
     ) -> Option<Fault> {
-        if self.online.is_none() {
-            return None;
-        }
+        // Without a connection there is nobody to say it to.
+        self.online?;
         let link = CloudTopic::Link.below(&self.shared.base);
         let gone = presence(&self.shared.settings.node, "offline", crate::clock::now_ms());
         let _ = self.client.try_publish(link, QoS::AtMostOnce, true, gone);

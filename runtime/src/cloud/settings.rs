@@ -190,7 +190,8 @@ mod tests {
         let good = Settings { address: Some("mqtt://a".into()), node: "gw".into(), ..Settings::default() };
         assert!(good.check().unwrap().is_some());
         assert_eq!(Settings::default().check(), Ok(None));
-        let wrong: [(&str, fn(&mut Settings)); 8] = [
+        type Change = fn(&mut Settings);
+        let wrong: [(&str, Change); 8] = [
             ("address", |s| s.address = Some("a".into())),
             ("node", |s| s.node = "a/b".into()),
             ("prefix", |s| s.prefix = "a//b".into()),

@@ -17,6 +17,9 @@ use super::settings::{Address, Settings};
 const SYSTEM_BUNDLES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
+/// The largest command that is read, in bytes.
+pub const COMMAND_MAX: usize = 4 << 20;
+
 /// Why a connection cannot even be tried.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
@@ -68,7 +71,7 @@ pub fn options(settings: &Settings, address: &Address) -> Result<MqttOptions, Tr
         // A command is acknowledged when it has been carried out and its answer is on disk.
         .set_manual_acks(true)
         .set_inflight(settings.window)
-        .set_max_packet_size(settings.message_max_bytes, settings.message_max_bytes + 1024)
+        .set_max_packet_size(COMMAND_MAX, settings.message_max_bytes + 1024)
         .set_last_will(LastWill {
             topic: CloudTopic::Link.below(&settings.base()),
             message: super::session::presence(&settings.node, "offline", crate::clock::now_ms()).into(),
@@ -137,6 +140,13 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TransportEr
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TransportError> {
     PrivateKeyDer::from_pem_slice(&read(path)?)
         .map_err(|error| TransportError::Pem { path: path.to_owned(), what: format!("holds no private key: {error}") })
+}
+
+/// Whether the broker has sent more than [`COMMAND_MAX`].
+pub fn too_large(error: &rumqttc::ConnectionError) -> bool {
+    use rumqttc::{ConnectionError, StateError, mqttbytes};
+    let ConnectionError::MqttState(StateError::Deserialization(error)) = error else { return false };
+    matches!(error, mqttbytes::Error::PayloadSizeLimitExceeded(_))
 }
 
 /// What a failed connection means, in words for whoever reads the status; and whether it never left the node.

@@ -13,12 +13,14 @@ struct Sent {
     /// Given by the client library when it writes the packet; messages are numbered in the order they were handed over.
     pkid: Option<u16>,
     acknowledged: bool,
+    bytes: usize,
 }
 
 /// The messages on their way, in the order they were handed over.
 #[derive(Debug, Default)]
 pub struct Window {
     sent: VecDeque<Sent>,
+    bytes: usize,
 }
 
 impl Window {
@@ -32,9 +34,15 @@ impl Window {
         self.sent.is_empty()
     }
 
-    /// A message has been handed over.
-    pub fn sent(&mut self, stream: Stream, seq: u64) {
-        self.sent.push_back(Sent { stream, seq, pkid: None, acknowledged: false });
+    /// Bytes on their way.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// A message of so many bytes has been handed over.
+    pub fn sent(&mut self, stream: Stream, seq: u64, bytes: usize) {
+        self.bytes += bytes;
+        self.sent.push_back(Sent { stream, seq, pkid: None, acknowledged: false, bytes });
     }
 
     /// A PUBLISH with this identifier has been written: it is the first one that had none. False when there is none such.
@@ -47,6 +55,7 @@ impl Window {
     pub fn acknowledged(&mut self, pkid: u16) -> Option<(Stream, u64)> {
         let found = self.sent.iter_mut().find(|s| s.pkid == Some(pkid) && !s.acknowledged)?;
         found.acknowledged = true;
+        self.bytes -= found.bytes;
         let stream = found.stream;
         let mut through = None;
         let mut open = false;
@@ -74,7 +83,7 @@ mod tests {
     fn only_what_is_through_without_a_gap_is_told() {
         let mut window = Window::default();
         for (stream, seq) in [(Stream::Data, 7), (Stream::Data, 8), (Stream::Replies, 1), (Stream::Data, 9)] {
-            window.sent(stream, seq);
+            window.sent(stream, seq, 10);
         }
         for pkid in [1, 2, 3] {
             assert!(window.numbered(pkid));
@@ -86,7 +95,7 @@ mod tests {
         assert_eq!(window.acknowledged(1), None, "a second time");
         assert!(window.numbered(1) && !window.numbered(2));
         assert_eq!(window.acknowledged(1), Some((Stream::Data, 9)));
-        assert!(window.is_empty());
+        assert!(window.is_empty() && window.bytes() == 0);
     }
 
     proptest! {
@@ -95,7 +104,7 @@ mod tests {
         fn never_ahead_of_a_gap(order in Just((1..=12u16).collect::<Vec<_>>()).prop_shuffle(), cut in 0..=12usize) {
             let mut window = Window::default();
             for pkid in 1..=12u16 {
-                window.sent(Stream::ALL[usize::from(pkid % 3)], u64::from(pkid));
+                window.sent(Stream::ALL[usize::from(pkid % 3)], u64::from(pkid), 10);
                 window.numbered(pkid);
             }
             let mut through = [0u64; 3];

@@ -19,7 +19,8 @@ pub struct Arrived {
     pub lost: u64,
     /// Numbers that came again.
     pub repeated: u64,
-    last: u64,
+    /// The highest number seen.
+    pub last: u64,
 }
 
 impl Arrived {

@@ -293,7 +293,8 @@ impl Database {
         let next = self.generation + 1;
         let target = self.dir.join(format!("db-{next}.new"));
         let space = space_of(&self.dir).map_err(|source| self.io("ask for free space", source))?;
-        let needed = self.file_bytes().min(self.live_bytes()? * 4) + self.settings.reserve_bytes;
+        // What is kept free may be used for this: afterwards there is more.
+        let needed = self.live_bytes()? * 3 + 2 * self.settings.segment_bytes as u64;
         if space.free < needed {
             return Err(DiskError::Full { path: self.dir.clone(), free: space.free, needed });
         }

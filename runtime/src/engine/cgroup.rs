@@ -14,7 +14,7 @@ mod stats;
 mod tests;
 
 pub use devices::{Rule, program};
-pub use layout::{CgroupError, Condition, Controller, Layout, Version};
+pub use layout::{CgroupError, Condition, Controller, INNER_ROOT, Layout, Version};
 pub use stats::Stats;
 
 /// How often a cgroup's processes are listed and killed until none is left, where the kernel cannot kill them at once (before
@@ -46,11 +46,13 @@ pub fn children() -> Vec<i32> {
 
 /// Kills every process in these directories of one container's cgroup.
 pub fn kill(dirs: &[PathBuf]) {
-    for dir in dirs.iter().filter(|dir| !is_root(dir)) {
+    let mut dirs: Vec<&PathBuf> = dirs.iter().filter(|dir| !is_root(dir)).collect();
+    // Frozen, a fork bomb cannot outrun the list; so the directory with the freezer comes first, and leaves the others empty.
+    dirs.sort_by_key(|dir| !dir.join("freezer.state").exists());
+    for dir in dirs {
         if fs::write(dir.join("cgroup.kill"), "1").is_ok() {
             continue;
         }
-        // Frozen, a fork bomb cannot outrun the list; the kernel kills frozen processes of version 1 only once thawed.
         let _ = fs::write(dir.join("freezer.state"), "FROZEN");
         for round in 0..KILL_ROUNDS {
             let pids = processes(dir);
@@ -59,6 +61,7 @@ pub fn kill(dirs: &[PathBuf]) {
                     let _ = rustix::process::kill_process(pid, Signal::KILL);
                 }
             }
+            // What is frozen dies once it is thawed.
             let _ = fs::write(dir.join("freezer.state"), "THAWED");
             if pids.is_empty() {
                 break;

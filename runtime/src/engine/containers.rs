@@ -27,8 +27,8 @@ pub use handle::{End, Handle};
 
 use self::error::at;
 use self::link::Link;
-use super::cgroup::{self, Condition, Layout, Rule, Version};
-use super::shim::protocol::{Devices, Log, START, Start, write_file};
+use super::cgroup::{self, Condition, Controller, Layout, Rule, Version};
+use super::shim::protocol::{Devices, Log, Phase, START, Start, write_file};
 use super::spec::{self, ALL_CAPABILITIES, ContainerSpec, Seccomp};
 use super::sys;
 
@@ -179,6 +179,8 @@ impl Containers {
 
     /// Starts a container; returns once its program runs. Many may be started at once.
     ///
+    /// Not to be cancelled: what has begun then goes on, and is found by [`Containers::adopt`] only.
+    ///
     /// # Errors
     /// Any [`EngineError`]; nothing of the container is left then.
     pub async fn start(&self, request: Request) -> Result<Handle, EngineError> {
@@ -208,7 +210,7 @@ impl Containers {
         // The command keeps the shim's end of the connection open: without it the end of the shim is seen.
         drop(command);
         let link = Link::new(ours).map_err(at(dir))?;
-        let handle = Handle::watch(self.inner.clone(), request.id, link, Some(child), conditions);
+        let handle = Handle::watch(self.inner.clone(), request.id, link, Some(child), Phase::Starting, conditions);
         handle.started(limit + SHIM_GRACE).await?;
         Ok(handle)
     }
@@ -220,7 +222,19 @@ impl Inner {
         let mut wanted = request.spec.clone();
         wanted.cgroup_path = self.layout.path(&request.id);
         let seccomp = if wanted.privileged { Seccomp::Unconfined } else { wanted.seccomp };
+        if let Some(mounts) = self.layout.inner_mounts(&request.id).filter(|_| !wanted.privileged) {
+            // First, because a mount of the caller's may be below.
+            wanted.mounts.splice(0..0, mounts);
+        }
         let mut spec = spec::build(&wanted).map_err(EngineError::Spec)?;
+        if let Some(paths) = spec
+            .linux_mut()
+            .as_mut()
+            .and_then(|linux| linux.readonly_paths_mut().as_mut())
+            .filter(|_| !wanted.privileged)
+        {
+            paths.push(cgroup::INNER_ROOT.to_owned());
+        }
         let mut conditions = self.layout.prune(&mut spec);
         conditions.extend(self.conditions.iter().cloned());
 
@@ -236,12 +250,9 @@ impl Inner {
         let drop_late = seccomp == Seccomp::Default && !wanted.no_new_privileges;
         spec::set_capabilities(&mut spec, if drop_late { &held } else { &capabilities }).map_err(EngineError::Spec)?;
 
-        let readonly = spec.linux_mut().as_mut().and_then(|linux| linux.readonly_paths_mut().as_mut());
-        if let Some(paths) = readonly.filter(|_| !wanted.privileged) {
-            paths.extend(self.layout.inner_mounts().iter().map(|path| path.display().to_string()));
-        }
         let rules = device_rules(&wanted);
-        let devices = self.layout.unified_dir(&request.id).filter(|_| !wanted.privileged).map(|cgroup| Devices {
+        let guarded = !wanted.privileged && self.layout.has(Controller::Devices);
+        let devices = self.layout.unified_dir(&request.id).filter(|_| guarded).map(|cgroup| Devices {
             cgroup,
             program: cgroup::program(&rules).iter().flat_map(|i| i.bytes()).collect(),
         });

@@ -95,6 +95,20 @@ async fn a_killed_shim_is_noticed_at_once() {
 }
 
 #[tokio::test]
+async fn a_shim_that_does_not_answer_is_given_up() {
+    let bench = Bench::new();
+    let handle = bench.start("hung", &["sleep", "1000"]).await;
+    let Running { pid, shim, .. } = handle.running().unwrap();
+    drop(handle);
+    rustix::process::kill_process(rustix::process::Pid::from_raw(shim).unwrap(), rustix::process::Signal::STOP)
+        .unwrap();
+    let handles = bench.successor().adopt().await.unwrap();
+    assert_eq!(exit(&handles[0]).await.reason, Reason::ShimLost);
+    until("its end, and the shim's", || !alive(pid) && !alive(shim)).await;
+    handles[0].delete().await;
+}
+
+#[tokio::test]
 async fn another_process_with_the_number_is_left_alone() {
     let bench = Bench::new();
     let mut innocent = Command::new("/bin/busybox").args(["sleep", "1000"]).spawn().unwrap();

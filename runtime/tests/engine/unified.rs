@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 /// What runs inside, by the beginnings of names: a container takes a second to start there.
 const INSIDE: &str = "confinement:: exec::output lifecycle::exit_codes lifecycle::the_end lifecycle::too_much \
-                      lifecycle::limits failures::a_start survival::a_killed";
+                      lifecycle::limits lifecycle::a_shim failures::a_start survival::a_killed";
 
 #[test]
 fn the_same_on_cgroup_version_2() {
@@ -16,7 +16,8 @@ fn the_same_on_cgroup_version_2() {
     let init = dir.path().join("init");
     let exe = std::env::current_exe().unwrap();
     // The first process of that system. Not busybox, whose shell starts its own commands through /proc/self/exe: before /proc is
-    // mounted that is this machine's, and the kernel itself. /dev is mounted by the kernel.
+    // mounted that is this machine's, and the kernel itself. /dev is mounted by the kernel. The tests run in a group of their own,
+    // as a service does.
     let script = format!(
         "#!/bin/sh\n\
          export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root RUST_BACKTRACE=0 TMPDIR=/run\n\
@@ -24,6 +25,8 @@ fn the_same_on_cgroup_version_2() {
          mount -t sysfs sysfs /sys\n\
          mount -t cgroup2 cgroup2 /sys/fs/cgroup\n\
          mount -t tmpfs tmpfs /run\n\
+         mkdir /sys/fs/cgroup/service\n\
+         echo $$ > /sys/fs/cgroup/service/cgroup.procs\n\
          cd /run\n\
          {exe} --test-threads 2 --color never {INSIDE}\n\
          echo engine tests ended with $?\n\

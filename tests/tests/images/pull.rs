@@ -194,7 +194,8 @@ async fn in_a_process_of_its_own() {
     fs::write(Path::new(dir).join("status"), status).unwrap();
 }
 
-struct Process(Child);
+/// A process that is killed when this goes out of scope.
+pub(crate) struct Process(pub(crate) Child);
 
 impl Drop for Process {
     fn drop(&mut self) {

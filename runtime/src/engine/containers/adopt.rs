@@ -2,17 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use super::error::{EngineError, at};
 use super::handle::Handle;
 use super::link::Link;
-use super::{Containers, valid_id};
-use crate::engine::shim::protocol::{START, STATE};
+use super::{Containers, SHIM_GRACE, valid_id};
+use crate::engine::shim::protocol::{Phase, Reply, Request, START};
 
-/// How long a shim may take to say where its container stands once a connection is made. It is single-threaded, and may be
-/// writing a log to slow flash.
-const ANSWER: Duration = Duration::from_secs(30);
+/// How long a shim may take to say where its container stands. It is single-threaded, and may be writing a log to slow flash.
+pub(super) const ANSWER: Duration = Duration::from_secs(15);
 
 impl Containers {
     /// Every container an earlier runtime has left: running ones as they are, those that have ended meanwhile with their exit
@@ -33,7 +34,7 @@ impl Containers {
                 continue;
             }
             known.insert(id.to_owned());
-            handles.push(self.adopt_one(id).await?);
+            handles.push(self.adopt_one(id).await);
         }
         // A group without a directory is a container nobody can speak to any more.
         for id in self.inner.layout.ids().difference(&known) {
@@ -45,26 +46,28 @@ impl Containers {
         Ok(handles)
     }
 
-    async fn adopt_one(&self, id: &str) -> Result<Handle, EngineError> {
-        let dir = self.inner.settings.run_dir.join(id);
-        match Link::connect(&dir).await {
-            Ok(link) => {
-                let handle = Handle::watch(self.inner.clone(), id.to_owned(), link, None, Vec::new());
-                // One that is just starting is told apart from one that does not answer by its own time limit.
-                match handle.started(self.inner.settings.start_timeout.max(ANSWER)).await {
-                    Err(
-                        error @ EngineError::Start {
-                            kind: crate::engine::shim::protocol::FailureKind::TimedOut, ..
-                        },
-                    ) if handle.end().is_none() => Err(error),
-                    _ => Ok(handle),
-                }
+    async fn adopt_one(&self, id: &str) -> Handle {
+        match tokio::time::timeout(ANSWER, ask(&self.inner.settings.run_dir.join(id))).await {
+            Ok(Ok((link, phase))) => {
+                let handle = Handle::watch(self.inner.clone(), id.to_owned(), link, None, phase, Vec::new());
+                // One that is just starting has its own time limit; whatever comes of it is the handle's to tell.
+                let _ = handle.started(self.inner.settings.start_timeout + SHIM_GRACE).await;
+                return handle;
             }
-            Err(error) => {
-                tracing::debug!(id, %error, state = dir.join(STATE).exists(), "no shim");
-                let phase = self.inner.lost_shim(id).await;
-                Ok(Handle::over(self.inner.clone(), id.to_owned(), phase))
-            }
+            Ok(Err(error)) => tracing::debug!(id, %error, "no shim"),
+            Err(_) => tracing::warn!(id, "the shim of a container does not answer"),
         }
+        let phase = self.inner.lost_shim(id).await;
+        Handle::over(self.inner.clone(), id.to_owned(), phase)
+    }
+}
+
+/// A connection to the shim of the container in `dir`, and where the container stands.
+pub(super) async fn ask(dir: &Path) -> io::Result<(Link, Phase)> {
+    let link = Link::connect(dir).await?;
+    link.send(&Request::Watch, &[]).await?;
+    match link.receive().await? {
+        Reply::Phase(phase) => Ok((link, phase)),
+        other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("unexpected answer {other:?}"))),
     }
 }

@@ -83,6 +83,24 @@ pub enum EngineError {
     },
 }
 
+impl EngineError {
+    /// Whether trying the same again later can help: yes for what depends on the node, no for what is wrong with the request.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            EngineError::Start { kind, .. } | EngineError::Exec { kind, .. } => *kind != FailureKind::Command,
+            EngineError::Shim { .. }
+            | EngineError::File { .. }
+            | EngineError::ExecTimedOut(_)
+            | EngineError::Cgroup(_) => true,
+            EngineError::NotPossible { .. }
+            | EngineError::InvalidId(_)
+            | EngineError::Exists(_)
+            | EngineError::Spec(_)
+            | EngineError::Refused { .. } => false,
+        }
+    }
+}
+
 /// Puts a path to an error.
 pub(super) fn at<E: Into<io::Error>>(path: &Path) -> impl Fn(E) -> EngineError + '_ {
     move |source| EngineError::File { path: path.to_owned(), source: source.into() }

@@ -69,6 +69,7 @@ impl Handle {
     /// # Errors
     /// [`EngineError::Exec`] when it cannot be started, [`EngineError::Refused`] when the container does not run.
     pub async fn exec_with(&self, request: &ExecRequest, stdio: [OwnedFd; 3]) -> Result<Running, EngineError> {
+        self.still_running()?;
         let token = self.token();
         let file = self.dir().join(format!("exec-{token}.json"));
         let process = self.process(request)?;

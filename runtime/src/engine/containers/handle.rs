@@ -7,10 +7,11 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::process::Child;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use super::Inner;
+use super::adopt::ANSWER;
 use super::error::EngineError;
 use super::link::Link;
 use crate::clock::now_ms;
@@ -40,7 +41,16 @@ struct Shared {
     phase: watch::Receiver<Phase>,
     conditions: Vec<Condition>,
     tokens: AtomicU64,
+    abandon: Arc<Notify>,
     watcher: Option<AbortHandle>,
+}
+
+impl Shared {
+    fn plain(inner: Arc<Inner>, id: String, phase: watch::Receiver<Phase>) -> Shared {
+        // Unlike those of a runtime before this one.
+        let tokens = AtomicU64::new(now_ms().cast_unsigned().wrapping_mul(1000));
+        Shared { inner, id, phase, conditions: Vec::new(), tokens, abandon: Arc::default(), watcher: None }
+    }
 }
 
 impl Drop for Shared {
@@ -58,30 +68,26 @@ impl Handle {
         id: String,
         link: Link,
         child: Option<Child>,
+        phase: Phase,
         conditions: Vec<Condition>,
     ) -> Handle {
-        let (sender, phase) = watch::channel(Phase::Starting);
-        let watcher = Watcher { inner: inner.clone(), id: id.clone(), link, child, phase: sender };
+        let (sender, phase) = watch::channel(phase);
+        let abandon = Arc::new(Notify::new());
+        let watcher =
+            Watcher { inner: inner.clone(), id: id.clone(), link, child, phase: sender, abandon: abandon.clone() };
         let task = tokio::spawn(watcher.run());
-        Handle::new(inner, id, phase, conditions, Some(task.abort_handle()))
+        let mut shared = Shared::plain(inner, id, phase);
+        (shared.watcher, shared.conditions, shared.abandon) = (Some(task.abort_handle()), conditions, abandon);
+        Handle::new(shared)
     }
 
     /// A container that has ended, or never ran.
     pub(super) fn over(inner: Arc<Inner>, id: String, phase: Phase) -> Handle {
-        let (_, phase) = watch::channel(phase);
-        Handle::new(inner, id, phase, Vec::new(), None)
+        Handle::new(Shared::plain(inner, id, watch::channel(phase).1))
     }
 
-    fn new(
-        inner: Arc<Inner>,
-        id: String,
-        phase: watch::Receiver<Phase>,
-        conditions: Vec<Condition>,
-        watcher: Option<AbortHandle>,
-    ) -> Handle {
-        // Unlike those of a runtime before this one.
-        let tokens = AtomicU64::new(now_ms().cast_unsigned().wrapping_mul(1000));
-        Handle { shared: Arc::new(Shared { inner, id, phase, conditions, tokens, watcher }) }
+    fn new(shared: Shared) -> Handle {
+        Handle { shared: Arc::new(shared) }
     }
 
     /// Its id.
@@ -129,7 +135,12 @@ impl Handle {
             Ok(Ok(Phase::Failed(failure))) => Err(failed(failure.kind, failure.message)),
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(failed(FailureKind::Setup, "the shim was lost".into())),
-            Err(_) => Err(failed(FailureKind::TimedOut, "the shim did not answer".into())),
+            Err(_) => {
+                self.shared.abandon.notify_one();
+                // Its end, so that nothing of it goes on after this has been reported.
+                let _ = tokio::time::timeout(limit, phase.wait_for(|phase| end(phase).is_some())).await;
+                Err(failed(FailureKind::TimedOut, "the shim did not answer".into()))
+            }
         }
     }
 
@@ -141,11 +152,21 @@ impl Handle {
         self.shared.tokens.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
     }
 
+    pub(super) fn still_running(&self) -> Result<(), EngineError> {
+        match self.end() {
+            Some(_) => {
+                Err(EngineError::Refused { id: self.shared.id.clone(), message: "the container has ended".into() })
+            }
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn shim_error(&self) -> impl Fn(io::Error) -> EngineError + '_ {
         |source| EngineError::Shim { id: self.shared.id.clone(), source }
     }
 
     async fn ask(&self, request: Request) -> Result<(), EngineError> {
+        self.still_running()?;
         let link = Link::connect(&self.dir()).await.map_err(self.shim_error())?;
         link.send(&request, &[]).await.map_err(self.shim_error())?;
         match link.receive().await.map_err(self.shim_error())? {
@@ -215,23 +236,52 @@ struct Watcher {
     link: Link,
     child: Option<Child>,
     phase: watch::Sender<Phase>,
+    /// Told when the shim is given up.
+    abandon: Arc<Notify>,
 }
 
 impl Watcher {
     async fn run(mut self) {
-        if self.link.send(&Request::Watch, &[]).await.is_ok() {
+        let abandon = self.abandon.clone();
+        // Both can be cancelled: receiving loses nothing, and nothing is received after giving up.
+        let given_up = tokio::select! {
+            () = self.follow() => false,
+            () = abandon.notified() => true,
+        };
+        if let Some(child) = self.child.as_mut().filter(|_| given_up) {
+            let _ = child.start_kill();
+        }
+        if end(&self.phase.borrow()).is_none() {
+            let phase = self.inner.lost_shim(&self.id).await;
+            self.phase.send_replace(phase);
+        }
+        if let Some(mut child) = self.child.take() {
+            let _ = child.wait().await;
+        }
+    }
+
+    /// Until the container has ended, or its shim is gone or silent. A connection that is merely lost is made again.
+    async fn follow(&mut self) {
+        let dir = self.inner.settings.run_dir.join(&self.id);
+        let mut asked = self.link.send(&Request::Watch, &[]).await;
+        while asked.is_ok() {
             while let Ok(reply) = self.link.receive().await {
                 if let Reply::Phase(phase) = reply {
                     self.phase.send_replace(phase);
                 }
             }
-        }
-        if let Some(mut child) = self.child.take() {
-            let _ = child.wait().await;
-        }
-        if end(&self.phase.borrow()).is_none() {
-            let phase = self.inner.lost_shim(&self.id).await;
-            self.phase.send_replace(phase);
+            if end(&self.phase.borrow()).is_some() {
+                return;
+            }
+            asked = match tokio::time::timeout(ANSWER, super::adopt::ask(&dir)).await {
+                Ok(Ok((link, phase))) => {
+                    self.link = link;
+                    self.phase.send_replace(phase);
+                    Ok(())
+                }
+                Ok(Err(e)) => Err(e),
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            };
         }
     }
 }
@@ -244,9 +294,15 @@ impl Inner {
             Ok(phase) if end(&phase).is_some() => return phase,
             Ok(Phase::Running(running)) => Phase::Ended(running, self.lost_exit(id)),
             _ => {
-                Phase::Failed(Failure { kind: FailureKind::Setup, message: "the shim was lost while starting".into() })
+                let why = std::fs::read_to_string(self.settings.run_dir.join(id).join("error")).unwrap_or_default();
+                let colon = if why.is_empty() { "" } else { ": " };
+                let message = format!("the shim was lost while starting{colon}{why}");
+                Phase::Failed(Failure { kind: FailureKind::Setup, message })
             }
         };
+        if let Phase::Ended(running, _) = &phase {
+            self.end_shim(id, running.shim);
+        }
         let dirs = self.layout.dirs(id);
         let _ = tokio::task::spawn_blocking(move || cgroup::kill(&dirs)).await;
         tracing::warn!(id, "the shim of a container was lost; the container has been killed");
@@ -254,6 +310,18 @@ impl Inner {
             tracing::warn!(id, %error, "cannot note the end of a container");
         }
         phase
+    }
+
+    /// Kills a shim that is there but does not answer. Its number may belong to somebody else by now: the descriptor holds on to
+    /// one process, and its command line says whether it is the one.
+    fn end_shim(&self, id: &str, pid: i32) {
+        let Some(pid) = rustix::process::Pid::from_raw(pid) else { return };
+        let Ok(fd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { return };
+        let wanted = format!("shim\0{}\0", self.settings.run_dir.join(id).display());
+        let line = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+        if line.ends_with(wanted.as_bytes()) {
+            let _ = rustix::process::pidfd_send_signal(fd, rustix::process::Signal::KILL);
+        }
     }
 
     fn lost_exit(&self, id: &str) -> Exit {

@@ -104,9 +104,9 @@ impl Shim {
         for output in &mut self.outputs {
             output.finish(&mut self.log);
         }
-        write_file(Path::new(STATE), &self.phase)?;
+        let written = write_file(Path::new(STATE), &self.phase);
         self.announce();
-        Ok(())
+        written
     }
 
     /// What is ready, in an order in which handling one does not move another's index: last of a list first.
@@ -264,7 +264,8 @@ impl Shim {
 
     fn ended(&mut self, status: WaitStatus) {
         let Phase::Running(running) = self.phase else { return };
-        let oom_killed = cgroup::oom_killed(&self.start.cgroups);
+        // A first process that ends well has got over whatever was killed beside it.
+        let oom_killed = status.exit_status() != Some(0) && cgroup::oom_killed(&self.start.cgroups);
         // Whatever outlived the first process, such as in a process namespace shared with other containers.
         cgroup::kill(&self.start.cgroups);
         self.phase = Phase::Ended(running, exit(status, oom_killed));
