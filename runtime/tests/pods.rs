@@ -99,7 +99,12 @@ async fn volumes_are_mounted_and_follow_their_objects() {
         {"name": "h", "hostPath": {"path": host, "type": "Directory"}},
         {"name": "c", "configMap": {"name": "m"}}, {"name": "s", "secret": {"secretName": "s"}},
     ]);
-    bench.apply("volumes", json!({"containers": [writer, reader], "volumes": volumes})).await;
+    bench
+        .apply(
+            "volumes",
+            json!({"terminationGracePeriodSeconds": 0, "containers": [writer, reader], "volumes": volumes}),
+        )
+        .await;
     // Not before its objects are there.
     bench.wait("volumes", |s| s.conditions.iter().any(|c| c.message.contains("configmap \"m\" not found"))).await;
     let map = |v: &str| Object {

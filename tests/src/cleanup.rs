@@ -74,6 +74,15 @@ pub fn processes(folder: &Path) -> Vec<i32> {
     found.into_iter().collect()
 }
 
+/// Those of [`processes`] that run in containers: not the daemon, not shims.
+pub fn containers(folder: &Path) -> Vec<i32> {
+    let ours = |pid: &i32| {
+        let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        exe.to_string_lossy().contains("edge-runtime")
+    };
+    processes(folder).into_iter().filter(|pid| !ours(pid)).collect()
+}
+
 fn all() -> Vec<i32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()

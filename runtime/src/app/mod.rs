@@ -25,7 +25,7 @@ use crate::queue::Queue;
 use crate::store::Store;
 use crate::supervisor::{Supervisor, Unit, Units};
 use crate::telemetry::notify::Notify;
-use crate::{events, field, node, seen};
+use crate::{events, field, manifests, node, seen};
 
 /// A node that runs.
 pub struct Node {
@@ -166,14 +166,30 @@ impl Node {
             }
         }));
 
-        // Doors: the socket, and figures on loopback.
+        // Doors: the folder of manifests, the socket, and figures on loopback.
+        let files = manifests::Seen::default();
+        supervisor.start(Unit::new("manifests", {
+            let settings = manifests::Settings { folder: config.paths.manifests.clone() };
+            let (store, recorder, files) = (store.clone(), recorder.component("manifests"), files.clone());
+            move |context| {
+                let (settings, store, recorder) = (settings.clone(), store.clone(), recorder.clone());
+                let files = files.clone();
+                async move {
+                    let ready = || context.ready();
+                    manifests::run(&settings, &store, &recorder, &files, ready, context.stop.clone()).await;
+                    Ok(())
+                }
+            }
+        }));
+        let mut seen = seen::backends(&units, &bus, &queue, &link);
+        seen.status.push(("manifests", files.section()));
         let api = Api::new(
             store.clone(),
             Backends {
                 properties: Some(properties),
                 logs: possible.is_ok().then(|| Arc::new(PodLogs(logs.clone())) as Arc<dyn api::backend::Logs>),
                 images: images.clone().map(|i| Arc::new(StoredImages(i)) as Arc<dyn api::backend::Images>),
-                ..seen::backends(&units, &bus, &queue, &link)
+                ..seen
             },
         );
         supervisor.start(Unit::new("api", {

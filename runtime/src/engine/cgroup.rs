@@ -14,7 +14,7 @@ mod stats;
 mod tests;
 
 pub use devices::{Rule, program};
-pub use layout::{CgroupError, Condition, Controller, Layout, Version};
+pub use layout::{CgroupError, Condition, Controller, INNER_ROOT, Layout, Version};
 pub use stats::Stats;
 
 /// How often a cgroup's processes are listed and killed until none is left, where the kernel cannot kill them at once (before

@@ -222,7 +222,19 @@ impl Inner {
         let mut wanted = request.spec.clone();
         wanted.cgroup_path = self.layout.path(&request.id);
         let seccomp = if wanted.privileged { Seccomp::Unconfined } else { wanted.seccomp };
+        if let Some(mounts) = self.layout.inner_mounts(&request.id).filter(|_| !wanted.privileged) {
+            // First, because a mount of the caller's may be below.
+            wanted.mounts.splice(0..0, mounts);
+        }
         let mut spec = spec::build(&wanted).map_err(EngineError::Spec)?;
+        if let Some(paths) = spec
+            .linux_mut()
+            .as_mut()
+            .and_then(|linux| linux.readonly_paths_mut().as_mut())
+            .filter(|_| !wanted.privileged)
+        {
+            paths.push(cgroup::INNER_ROOT.to_owned());
+        }
         let mut conditions = self.layout.prune(&mut spec);
         conditions.extend(self.conditions.iter().cloned());
 
@@ -238,10 +250,6 @@ impl Inner {
         let drop_late = seccomp == Seccomp::Default && !wanted.no_new_privileges;
         spec::set_capabilities(&mut spec, if drop_late { &held } else { &capabilities }).map_err(EngineError::Spec)?;
 
-        let readonly = spec.linux_mut().as_mut().and_then(|linux| linux.readonly_paths_mut().as_mut());
-        if let Some(paths) = readonly.filter(|_| !wanted.privileged) {
-            paths.extend(self.layout.inner_mounts().iter().map(|path| path.display().to_string()));
-        }
         let rules = device_rules(&wanted);
         let guarded = !wanted.privileged && self.layout.has(Controller::Devices);
         let devices = self.layout.unified_dir(&request.id).filter(|_| guarded).map(|cgroup| Devices {

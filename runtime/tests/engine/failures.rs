@@ -71,14 +71,15 @@ async fn set_ups_that_cannot_be_made() {
 #[tokio::test]
 async fn a_start_that_takes_too_long_is_ended_with_everything_it_began() {
     let bench = Bench::new();
-    let mut request = bench.request("slow", &["sleep", "4711"]);
+    let seconds = format!("4711{}", std::process::id());
+    let mut request = bench.request("slow", &["sleep", &seconds]);
     request.start_timeout = Some(Duration::from_millis(1));
     let (kind, message) = refused(&bench, request).await;
     assert_eq!(kind, FailureKind::TimedOut, "{message}");
     let left = || {
         let processes = fs::read_dir("/proc").unwrap().flatten();
         let lines = processes.filter_map(|p| fs::read_to_string(p.path().join("cmdline")).ok());
-        lines.filter(|line| line.contains(bench.dir.path().to_str().unwrap()) || line.contains("4711")).count() == 0
+        lines.filter(|line| line.contains(bench.dir.path().to_str().unwrap()) || line.contains(&seconds)).count() == 0
     };
     until("the end of the shim and of what it had begun", left).await;
 }

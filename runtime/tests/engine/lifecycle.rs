@@ -22,20 +22,22 @@ async fn exit_codes_and_output() {
 #[tokio::test]
 async fn the_end_is_known_again_and_again_and_nothing_is_left_after_deletion() {
     let bench = Bench::new();
-    let handle = bench.start("one", &["true"]).await;
+    // Looked for in all of /sys/fs/cgroup, where other runs of this test may be at work.
+    let id = format!("one-{}", std::process::id());
+    let handle = bench.start(&id, &["true"]).await;
     let first = exit(&handle).await;
     assert_eq!(exit(&handle.clone()).await, first);
     assert_eq!(first.reason, Reason::Ended);
     assert!(matches!(handle.phase(), Phase::Ended(..)));
     handle.delete().await;
     assert_eq!(fs::read_dir(bench.dir.path().join("run")).unwrap().count(), 0);
-    assert_eq!(cgroups_with(bench.dir.path(), "one"), Vec::<String>::new());
+    assert_eq!(cgroups_of(&id), Vec::<String>::new());
     // The name is free again.
-    bench.start("one", &["true"]).await.delete().await;
+    bench.start(&id, &["true"]).await.delete().await;
 }
 
-/// Directories of a container's groups that exist; the parent's name holds a hash of the directory.
-fn cgroups_with(_dir: &std::path::Path, id: &str) -> Vec<String> {
+/// Directories of a container's groups that exist.
+fn cgroups_of(id: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut look = vec![std::path::PathBuf::from("/sys/fs/cgroup")];
     while let Some(dir) = look.pop() {
@@ -92,7 +94,14 @@ async fn too_much_memory_is_reported() {
 #[tokio::test]
 async fn limits_hold_and_use_is_told() {
     let bench = Bench::new();
-    let mut request = bench.request("limited", &["sh", "-c", "echo up; exec sleep 1000"]);
+    let mut request = bench.request(
+        "limited",
+        &[
+            "sh",
+            "-c",
+            "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes; echo up; exec sleep 1000",
+        ],
+    );
     request.spec.limits = Limits {
         memory_bytes: Some(64 << 20),
         cpu_quota_us: Some(50_000),
@@ -102,6 +111,8 @@ async fn limits_hold_and_use_is_told() {
     };
     let handle = bench.containers.start(request).await.unwrap();
     bench.said("limited", "up").await;
+    // Programs size their heaps by what they see there.
+    assert!(bench.output("limited").contains("67108864\n"), "{}", bench.output("limited"));
     let stats = handle.stats();
     assert_eq!(stats.memory_limit_bytes, Some(64 << 20), "{stats:?}");
     assert!(stats.memory_bytes.is_some_and(|bytes| bytes > 0 && bytes < 64 << 20), "{stats:?}");

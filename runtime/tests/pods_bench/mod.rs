@@ -1,5 +1,7 @@
 //! A place of its own for each test: a store, an image, an engine, a reconciler.
 
+pub mod process;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -29,6 +31,15 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 fn run(program: &str, args: &[&str]) {
     let out = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program} must be installed: {e}"));
     assert!(out.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+/// A directory with an image store that has `busybox:1`.
+pub async fn with_image() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = make_layout(dir.path());
+    let images = ImageStore::open(dir.path().join("images"), images::Settings::default()).await.unwrap();
+    images.import(Source::Path(layout), Some("busybox:1")).await.unwrap();
+    dir
 }
 
 /// An OCI layout with `busybox:1`.
@@ -80,10 +91,8 @@ pub struct Bench {
 
 impl Bench {
     pub async fn new() -> Bench {
-        let dir = tempfile::tempdir().unwrap();
-        let layout = make_layout(dir.path());
+        let dir = with_image().await;
         let images = ImageStore::open(dir.path().join("images"), images::Settings::default()).await.unwrap();
-        images.import(Source::Path(layout), Some("busybox:1")).await.unwrap();
         let settings = Settings {
             node_name: "gw".into(),
             run_dir: dir.path().join("run"),

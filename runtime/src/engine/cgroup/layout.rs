@@ -10,12 +10,17 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::Spec;
 
 use super::devices::{Rule, program};
+use crate::engine::spec::Mount;
 use crate::engine::sys;
 
 /// The group of all containers where the choice is ours.
 const PARENT: &str = "/edge-runtime";
 /// Below the parent: where the shims are. No container can have this name: their ids begin with a letter or digit.
 const SHIMS: &str = "_shims";
+/// Where programs look for their limits.
+pub const INNER_ROOT: &str = "/sys/fs/cgroup";
+/// What they look at there.
+const INNER_CONTROLLERS: [&str; 5] = ["memory", "cpu", "cpuacct", "cpuset", "pids"];
 /// Below the parent, for a moment: a group to try things with.
 const PROBE: &str = "_probe";
 
@@ -164,6 +169,13 @@ impl Layout {
         Ok(layout)
     }
 
+    /// One that has just these controllers.
+    #[cfg(test)]
+    pub(super) fn with(usable: &[Controller], swap: bool) -> Layout {
+        let usable = usable.iter().copied().collect();
+        Layout { version: Version::V2, hierarchies: Vec::new(), parent: PARENT.into(), usable, swap }
+    }
+
     /// Removes the parent group, if nothing is in it any more.
     pub fn leave(&self) {
         for hierarchy in &self.hierarchies {
@@ -191,11 +203,31 @@ impl Layout {
             .map(|h| join(&h.mount, &self.path(id)))
     }
 
-    /// Where libcontainer mounts cgroups inside a container, which on version 1 it does writable whatever is asked: to be made
-    /// read-only, or a container could raise its own limits.
-    pub fn inner_mounts(&self) -> Vec<PathBuf> {
-        let legacy = self.hierarchies.iter().filter(|h| self.version != Version::V2 && !h.unified);
-        legacy.map(|h| h.mount.clone()).chain([PathBuf::from("/sys/fs/cgroup")]).collect()
+    /// What a container on version 1 sees at `/sys/fs/cgroup` instead of what libcontainer would mount there: its own groups of
+    /// the controllers that programs ask about their limits, read-only. libcontainer mounts all of them, in about a hundred system
+    /// calls each, and writable, so that a container could raise its own limits. `None` on version 2, where it does well.
+    pub fn inner_mounts(&self, id: &str) -> Option<Vec<Mount>> {
+        if self.version == Version::V2 {
+            return None;
+        }
+        let options =
+            |more: &[&str]| ["nosuid", "nodev", "noexec"].iter().chain(more).map(|o| (*o).to_owned()).collect();
+        let mount = |source: String, destination: PathBuf, kind: &str, options| Mount {
+            source,
+            destination,
+            kind: kind.into(),
+            options,
+        };
+        let root = PathBuf::from(INNER_ROOT);
+        let mut mounts = vec![mount("cgroup".into(), root.clone(), "tmpfs", options(&["mode=755", "size=64k"]))];
+        for hierarchy in self.controlled() {
+            let dir = join(&hierarchy.mount, &self.path(id)).display().to_string();
+            // Controllers that share a hierarchy are mounted under each name, where others make links.
+            for name in hierarchy.names.iter().filter(|name| INNER_CONTROLLERS.contains(&name.as_str())) {
+                mounts.push(mount(dir.clone(), root.join(name), "bind", options(&["bind", "ro"])));
+            }
+        }
+        Some(mounts)
     }
 
     /// The ids of the groups below the parent: those of containers, whoever made them.

@@ -96,3 +96,36 @@ fn a_process_is_told_from_a_later_one_with_its_number() {
     assert_eq!(start_ticks(own), start_ticks(own));
     assert_eq!(start_ticks(i32::MAX), None);
 }
+
+/// Boards often boot with `cgroup_disable=memory`: a limit that cannot be kept fails no container, and is reported.
+#[test]
+fn limits_without_a_controller_are_left_out_and_reported() {
+    use crate::engine::spec::{self, ContainerSpec, Limits};
+    let limits = Limits {
+        memory_bytes: Some(1 << 20),
+        cpu_quota_us: Some(1),
+        cpu_period_us: None,
+        cpu_shares: None,
+        pids: Some(1),
+    };
+    let wanted = ContainerSpec { args: vec!["true".into()], rootfs: "/r".into(), limits, ..ContainerSpec::default() };
+    let pruned = |usable: &[Controller], swap| {
+        let mut spec = spec::build(&wanted).unwrap();
+        let conditions = Layout::with(usable, swap).prune(&mut spec);
+        let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
+        (conditions, resources)
+    };
+    let all = [Controller::Memory, Controller::Cpu, Controller::Pids, Controller::Devices];
+    let (conditions, resources) = pruned(&all, true);
+    assert_eq!(conditions, []);
+    assert!(resources.memory().is_some() && resources.cpu().is_some() && resources.pids().is_some());
+    let (conditions, resources) = pruned(&all, false);
+    assert_eq!(conditions, [Condition::SwapUnlimited]);
+    assert_eq!(resources.memory().unwrap().swap(), None);
+    let (conditions, resources) = pruned(&[], false);
+    assert_eq!(
+        conditions,
+        [Condition::MemoryUnlimited, Condition::CpuUnlimited, Condition::PidsUnlimited, Condition::DevicesUnguarded]
+    );
+    assert!(resources.memory().is_none() && resources.cpu().is_none() && resources.pids().is_none());
+}

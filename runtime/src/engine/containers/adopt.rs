@@ -13,7 +13,7 @@ use super::{Containers, SHIM_GRACE, valid_id};
 use crate::engine::shim::protocol::{Phase, Reply, Request, START};
 
 /// How long a shim may take to say where its container stands. It is single-threaded, and may be writing a log to slow flash.
-const ANSWER: Duration = Duration::from_secs(15);
+pub(super) const ANSWER: Duration = Duration::from_secs(15);
 
 impl Containers {
     /// Every container an earlier runtime has left: running ones as they are, those that have ended meanwhile with their exit
@@ -63,7 +63,7 @@ impl Containers {
 }
 
 /// A connection to the shim of the container in `dir`, and where the container stands.
-async fn ask(dir: &Path) -> io::Result<(Link, Phase)> {
+pub(super) async fn ask(dir: &Path) -> io::Result<(Link, Phase)> {
     let link = Link::connect(dir).await?;
     link.send(&Request::Watch, &[]).await?;
     match link.receive().await? {

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use super::Inner;
+use super::adopt::ANSWER;
 use super::error::EngineError;
 use super::link::Link;
 use crate::clock::now_ms;
@@ -243,28 +244,44 @@ impl Watcher {
     async fn run(mut self) {
         let abandon = self.abandon.clone();
         // Both can be cancelled: receiving loses nothing, and nothing is received after giving up.
-        tokio::select! {
-            () = self.follow() => {}
-            () = abandon.notified() => {}
-        }
-        if let Some(mut child) = self.child.take() {
-            // A shim ends with its connection; one that has been given up does not.
+        let given_up = tokio::select! {
+            () = self.follow() => false,
+            () = abandon.notified() => true,
+        };
+        if let Some(child) = self.child.as_mut().filter(|_| given_up) {
             let _ = child.start_kill();
-            let _ = child.wait().await;
         }
         if end(&self.phase.borrow()).is_none() {
             let phase = self.inner.lost_shim(&self.id).await;
             self.phase.send_replace(phase);
         }
+        if let Some(mut child) = self.child.take() {
+            let _ = child.wait().await;
+        }
     }
 
-    async fn follow(&self) {
-        if self.link.send(&Request::Watch, &[]).await.is_ok() {
+    /// Until the container has ended, or its shim is gone or silent. A connection that is merely lost is made again.
+    async fn follow(&mut self) {
+        let dir = self.inner.settings.run_dir.join(&self.id);
+        let mut asked = self.link.send(&Request::Watch, &[]).await;
+        while asked.is_ok() {
             while let Ok(reply) = self.link.receive().await {
                 if let Reply::Phase(phase) = reply {
                     self.phase.send_replace(phase);
                 }
             }
+            if end(&self.phase.borrow()).is_some() {
+                return;
+            }
+            asked = match tokio::time::timeout(ANSWER, super::adopt::ask(&dir)).await {
+                Ok(Ok((link, phase))) => {
+                    self.link = link;
+                    self.phase.send_replace(phase);
+                    Ok(())
+                }
+                Ok(Err(e)) => Err(e),
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            };
         }
     }
 }

@@ -29,7 +29,6 @@ impl Launcher {
             Forked::Child => {
                 // A launcher whose shim is killed has nobody to report to.
                 let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-                sys::reset_signals();
                 let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
                     Err(Failure { kind: FailureKind::Setup, message: "libcontainer panicked".into() })
                 });
