@@ -1,13 +1,11 @@
 //! Pods from the store to running containers and back, with the real engine, real images and real namespaces. Needs root and
 //! Debian's `busybox-static` and `umoci`; fails loudly without.
 
-mod pods_bench;
-
 use std::fs;
 
 use edge_model::pod::status::Phase;
 use edge_model::{Kind, Object};
-use pods_bench::{Bench, sh, until};
+use edge_tests::pod_node::{Bench, sh, until};
 use serde_json::{Value, json};
 
 /// A pod that runs a script to its end; gives its log.
@@ -119,7 +117,7 @@ async fn volumes_are_mounted_and_follow_their_objects() {
     bench.store.apply(map("old\n")).await.unwrap();
     bench.running("volumes").await;
     let log = async |text: &str| {
-        let deadline = tokio::time::Instant::now() + pods_bench::PATIENCE;
+        let deadline = tokio::time::Instant::now() + edge_tests::pod_node::PATIENCE;
         loop {
             let log = bench.logs("volumes", Some("reader")).await;
             if log == text {
