@@ -105,6 +105,7 @@ impl Node {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "node_process", "--nocapture", "--test-threads=1"])
             .env(DIR, &self.dir)
+            .env("EDGE_RUNTIME_BIN", crate::binary::edge_runtime())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
