@@ -10,6 +10,7 @@ pub mod cleanup;
 pub mod daemon;
 pub mod field;
 pub mod filesystem;
+pub mod hostile;
 pub mod http;
 pub mod image;
 pub mod libmodbus;

@@ -9,12 +9,11 @@ use edge_mappers::{AccessError, Batch, Link};
 use edge_model::device::{Device, DeviceModel};
 use edge_model::reading::{Quality, Reading, Value};
 use edge_tests::field::{PATIENCE, device, model, model_property, property};
+use edge_tests::hostile::hostile;
 use edge_tests::{libmodbus, pymodbus};
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Runs, TestRunner};
 use serde_json::{Value as Json, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -347,36 +346,6 @@ async fn a_write_that_does_not_stick_is_said() {
     )]);
     let result = mapper.write(0, "p", json!(7)).await;
     assert_eq!(result, Err(AccessError::Mismatch { wrote: "7".into(), found: "9".into() }));
-}
-
-/// A TCP server that answers each request with whatever `answer` makes of its PDU and transaction identifier; nothing closes
-/// the connection.
-async fn hostile(
-    answer: impl Fn(&[u8], [u8; 2]) -> Vec<u8> + Clone + Send + 'static,
-) -> (u16, tokio::task::JoinSet<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(async move {
-        let mut clients = tokio::task::JoinSet::new();
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let answer = answer.clone();
-            clients.spawn(async move {
-                let mut header = [0; 7];
-                while stream.read_exact(&mut header).await.is_ok() {
-                    let mut pdu = vec![0; usize::from(u16::from_be_bytes([header[4], header[5]])) - 1];
-                    if stream.read_exact(&mut pdu).await.is_err() {
-                        return;
-                    }
-                    let bytes = answer(&pdu, [header[0], header[1]]);
-                    if bytes.is_empty() || stream.write_all(&bytes).await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    (port, tasks)
 }
 
 /// Every way an answer can be wrong is data with a quality, and the device is back with the first right answer.
