@@ -14,6 +14,7 @@ pub mod http;
 pub mod image;
 pub mod libmodbus;
 pub mod load;
+pub mod mapper;
 pub mod mosquitto;
 pub mod pods;
 pub mod ports;
