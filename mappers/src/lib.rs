@@ -9,10 +9,10 @@ pub mod backoff;
 pub mod batch;
 pub mod error;
 pub mod modbus;
-pub mod plant;
 pub mod profile;
 pub mod schedule;
 
 pub use batch::{Batch, Link, Sample, Stats};
 pub use error::AccessError;
+pub use modbus::plant;
 pub use profile::{Point, Profile};

@@ -164,13 +164,48 @@ async fn retained_messages_all_of_them_and_only_until_deleted() {
         let subscriber = subscribe(node.port(), &["-t", "edge/pods/+/+", "-C", "250", "-q", qos]);
         assert_eq!(node.lines(subscriber).await.len(), 250);
     }
-    node.publish(&["-t", "edge/pods/default/p000", "-n"]).await;
+    node.publish(&["-t", "edge/pods/default/p000", "-n", "-q", "1"]).await;
     assert_eq!(node.bus.stats().retained, 250, "an empty message that is not retained deletes nothing");
-    node.publish(&["-t", "edge/pods/default/p000", "-n", "-r"]).await;
+    node.publish(&["-t", "edge/pods/default/p000", "-n", "-r", "-q", "1"]).await;
     assert_eq!(node.bus.stats().retained, 249);
     node.publish(&["-t", "r", "-m", "kept", "-r", "-q", "1"]).await;
     let subscriber = subscribe(node.port(), &["-t", "r", "-C", "1", "-F", "%r %p"]);
     assert_eq!(node.lines(subscriber).await, ["1 kept"]);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mqtt_5_properties_and_subscription_options_are_kept() {
+    let node = Node::start(Settings::default()).await;
+    let five = ["-V", "mqttv5", "-t", "p", "-q", "1"];
+    let format = ["-C", "1", "-F", "%p %P %C %R %r"];
+    let properties = [
+        ["user-property", "unit", "bar"].as_slice(),
+        &["content-type", "text/plain"],
+        &["response-topic", "answers"],
+        &["message-expiry-interval", "600"],
+    ];
+    let mut publish = [&five[..], &["-m", "x", "-r"]].concat();
+    for property in properties {
+        publish.extend(["-D", "publish"]);
+        publish.extend(property);
+    }
+    let plain = node.subscribe(&[&five[..], &format].concat()).await;
+    node.publish(&publish).await;
+    assert_eq!(node.lines(plain).await, ["x unit:bar text/plain answers 0"]);
+    // Kept for a later one, with its properties, and the retain flag as it was published.
+    let later = subscribe(node.port(), &[&five[..], &format, &["--retain-as-published"]].concat());
+    assert_eq!(node.lines(later).await, ["x unit:bar text/plain answers 1"]);
+    // An older client simply does not see them.
+    let old = subscribe(node.port(), &["-t", "p", "-C", "1"]);
+    assert_eq!(node.lines(old).await, ["x"]);
+    // A client that asks for no retained messages (retain handling 2) gets none.
+    let mut never = TcpStream::connect(node.address).await.unwrap();
+    never.write_all(b"\x10\x0e\0\x04MQTT\x05\x02\0\0\0\0\x015").await.unwrap();
+    let head = read(&mut never, 2).await;
+    read(&mut never, head[1].into()).await;
+    never.write_all(b"\x82\x07\0\x01\0\0\x01p\x20\xc0\0").await.unwrap();
+    assert_eq!(read(&mut never, 8).await, [0x90, 4, 0, 1, 0, 0, 0xd0, 0]);
     node.stop().await;
 }
 
@@ -238,6 +273,33 @@ async fn uploads_are_acknowledged_once_they_are_queued() {
     node.publish(&["-t", "$hw/events/upload/line/1", "-m", "c", "-q", "0"]).await;
     until("the third is there", || node.bus.stats().uploads_total == 3).await;
     node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_the_queue_refuses_is_not_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let queue = Queue::open(folder.path(), edge_runtime::queue::Settings::default()).unwrap().0;
+    let bus = Bus::new(&Settings { listen: "127.0.0.1:0".parse().unwrap(), ..Settings::default() });
+    let listener = Listener::bind(&bus, Some(queue.clone())).await.unwrap();
+    let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
+    let task = tokio::spawn(listener.run(stop.clone()));
+    let upload = b"\x32\x1b\0\x15$hw/events/upload/abc\0\x07yz";
+    let mut client = raw(address, &connect_v4(0)).await;
+    client.write_all(upload).await.unwrap();
+    assert_eq!(read(&mut client, 4).await, [0x40, 2, 0, 7]);
+    assert_eq!(queue.stats().streams.get(Stream::Data).queued, 1, "it is on disk when it is acknowledged");
+    queue.close().await;
+    client.write_all(upload).await.unwrap();
+    assert!(read_to_end(&mut client).await.is_empty(), "3.1.1 cannot say no but by closing");
+    let mut five = TcpStream::connect(address).await.unwrap();
+    five.write_all(b"\x10\x0e\0\x04MQTT\x05\x02\0\0\0\0\x015").await.unwrap();
+    let head = read(&mut five, 2).await;
+    read(&mut five, head[1].into()).await;
+    five.write_all(b"\x32\x1c\0\x15$hw/events/upload/abc\0\x07\0yz").await.unwrap();
+    assert_eq!(read(&mut five, 5).await, [0x40, 3, 0, 7, 0x97]);
+    assert_eq!(bus.stats().uploads_refused_total, 2);
+    stop.cancel();
+    task.await.unwrap();
 }
 
 /// FACTS: in stock rumqttd two such CONNECTs refuse every later client for good.

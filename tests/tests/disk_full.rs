@@ -11,7 +11,7 @@ use edge_model::{Key, Kind, Object};
 use edge_runtime::disk::Opened;
 use edge_runtime::queue::{Message, Queue, QueueError, Settings, Stream};
 use edge_runtime::store::{self, Store, StoreError};
-use edge_tests::image::Image;
+use edge_tests::filesystem::Image;
 use edge_tests::producer::folder;
 use serde_json::json;
 

@@ -17,6 +17,7 @@ pub mod endpoints;
 mod layout;
 pub mod link;
 pub mod plan;
+pub mod plant;
 mod poll;
 pub mod unit;
 

@@ -13,7 +13,9 @@
 //! * **Space comes back**: sled cleans its file only in the periodic flusher we do not run; [`Database::compact`] copies what
 //!   is alive into a new file instead.
 
+mod compact;
 mod file;
+mod guard;
 mod open;
 mod space;
 #[cfg(test)]
@@ -26,7 +28,7 @@ use std::path::{Path, PathBuf};
 pub use file::{Ceiling, beside, sync_dir, sync_parent, write_atomically};
 pub use space::{Space, is_full, of as space_of};
 
-use space::Ballast;
+use space::{Ballast, Reserved};
 
 /// How a database uses memory and disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,6 +177,7 @@ struct Live {
     /// Our own descriptor of sled's file, for the sync that sled leaves out.
     file: File,
     part_bytes: usize,
+    reserved: Reserved,
 }
 
 /// Keys and values longer than this could make an index page large enough for a blob file.
@@ -264,7 +267,7 @@ impl Database {
             self.reopen()?;
         }
         let Some(live) = &self.open else { return Err(DiskError::Broken { path: self.dir.clone() }) };
-        let failure = match open::guarded(|| run(live)) {
+        let failure = match guard::guarded(|| run(live)) {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(error)) => open::Failure::from(error),
             Err(panic) => open::Failure::Damaged(panic),
@@ -357,7 +360,10 @@ impl Live {
     }
 
     fn sync(&self) -> Result<(), sled::Error> {
-        self.sled.flush()?;
+        self.reserved.ahead_of(&self.file);
+        if self.sled.flush()? > 0 {
+            guard::threads_started();
+        }
         self.file.sync_data()?;
         Ok(())
     }

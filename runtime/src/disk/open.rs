@@ -1,4 +1,4 @@
-//! Opening and closing: locks that are let go late, panics at open, databases that are set aside, compaction.
+//! Opening and closing: locks that are let go late, panics at open, databases that are set aside.
 //!
 //! ```text
 //!            lock held        ┌────────┐ panic, corruption   ┌──────────────────┐ again    ┌───────────┐
@@ -10,16 +10,14 @@
 //! The directory holds `db-<n>`; the highest `n` counts. A compacted copy is built as `db-<n+1>.new` and becomes the database
 //! by one rename.
 
-use std::any::Any;
-use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
-use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
 use std::time::{Duration, Instant};
 
-use super::{Database, DiskError, Live, Opened, file, is_full, space_of};
+use super::guard::guarded;
+use super::space::Reserved;
+use super::{Database, DiskError, Live, Opened, file, is_full};
 
 /// How long a lock is left alone between two tries.
 const LOCK_RETRY: Duration = Duration::from_millis(5);
@@ -71,35 +69,8 @@ impl Failure {
     }
 }
 
-thread_local! {
-    static GUARDED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs sled code that may panic on what it finds on disk. The panic comes back as text and is not printed.
-pub(super) fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, String> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let previous = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            if !GUARDED.get() {
-                previous(info);
-            }
-        }));
-    });
-    let outer = GUARDED.replace(true);
-    let result = panic::catch_unwind(AssertUnwindSafe(run));
-    GUARDED.set(outer);
-    result.map_err(|payload| text_of(&*payload))
-}
-
-fn text_of(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
-    // sled's messages carry whole pages; the beginning says what it was.
-    text.unwrap_or("panic").chars().take(200).collect()
-}
-
 impl Database {
-    fn generation_dir(&self, generation: u64) -> PathBuf {
+    pub(super) fn generation_dir(&self, generation: u64) -> PathBuf {
         self.dir.join(format!("db-{generation}"))
     }
 
@@ -192,7 +163,7 @@ impl Database {
         }
     }
 
-    fn open_once(&self, path: &Path) -> Result<Live, Failure> {
+    pub(super) fn open_once(&self, path: &Path) -> Result<Live, Failure> {
         let ready = path.join("ready");
         if ready.exists() {
             let live = self.open_sled(path)?;
@@ -228,7 +199,7 @@ impl Database {
             Err(panic) => return Err(Failure::Damaged(panic)),
         };
         let file = File::options().read(true).write(true).open(path.join("db")).map_err(Failure::Io)?;
-        Ok(Live { sled, file, part_bytes: part_bytes(segment) })
+        Ok(Live { sled, file, part_bytes: part_bytes(segment), reserved: Reserved::default() })
     }
 
     /// The first record, and then the file that says that there must be one: where sled finds its log damaged it forgets
@@ -282,79 +253,6 @@ impl Database {
     /// Closes the database; afterwards anybody can open it.
     pub fn close(mut self) {
         self.shut();
-    }
-
-    /// Copies everything alive into a new file and puts it in place of the old one, in one step as far as crashes are
-    /// concerned. Needs room for both.
-    ///
-    /// # Errors
-    /// [`DiskError`]; the old file then stays in use.
-    pub fn compact(&mut self) -> Result<(), DiskError> {
-        let next = self.generation + 1;
-        let target = self.dir.join(format!("db-{next}.new"));
-        let space = space_of(&self.dir).map_err(|source| self.io("ask for free space", source))?;
-        // What is kept free may be used for this: afterwards there is more.
-        let needed = self.live_bytes()? * 3 + 2 * self.settings.segment_bytes as u64;
-        if space.free < needed {
-            return Err(DiskError::Full { path: self.dir.clone(), free: space.free, needed });
-        }
-        self.copy_to(&target)?;
-        self.shut();
-        let swapped = fs::rename(&target, self.generation_dir(next)).and_then(|()| file::sync_dir(&self.dir));
-        swapped.map_err(|source| self.io("put the compacted file in place", source))?;
-        let old = std::mem::replace(&mut self.generation, next);
-        self.reopen()?;
-        // If this fails, the next open tries again.
-        let _ = fs::remove_dir_all(self.generation_dir(old));
-        Ok(())
-    }
-
-    /// Compacts when the file is more than `ratio` times as large as what is alive in it; whether it did.
-    ///
-    /// # Errors
-    /// As [`Database::compact`].
-    pub fn compact_if(&mut self, ratio: u64) -> Result<bool, DiskError> {
-        let worth_it = self.file_bytes() > ratio.saturating_mul(self.live_bytes()?);
-        if worth_it {
-            self.compact()?;
-        }
-        Ok(worth_it)
-    }
-
-    fn live_bytes(&mut self) -> Result<u64, DiskError> {
-        let mut bytes = 0;
-        self.scan(&[], |key, value| {
-            bytes += (key.len() + value.len()) as u64;
-            true
-        })?;
-        Ok(bytes)
-    }
-
-    fn copy_to(&mut self, target: &Path) -> Result<(), DiskError> {
-        if target.exists() {
-            fs::remove_dir_all(target).map_err(|source| self.io("compact", source))?;
-        }
-        // The segment size of the settings applies from here on.
-        let new = self.open_once(target).map_err(|failure| failure.at(target))?;
-        let mut failed = None;
-        self.scan(&[], |key, value| {
-            let made = guarded(|| new.make(&super::Change::Put(key.to_vec(), value)));
-            match made.map_err(Failure::Damaged).and_then(|r| r.map_err(Failure::from)) {
-                Ok(()) => true,
-                Err(failure) => {
-                    failed = Some(failure);
-                    false
-                }
-            }
-        })?;
-        if let Some(failure) = failed {
-            return Err(failure.at(target));
-        }
-        let synced = guarded(|| new.sync()).map_err(Failure::Damaged).and_then(|r| r.map_err(Failure::from));
-        let Live { sled, file, .. } = new;
-        let dropped = guarded(move || drop(sled)).map_err(Failure::Damaged);
-        // sled's drop flushes once more; nothing can be left, but what is moved into place has to be whole.
-        synced.and(dropped).and_then(|()| file.sync_all().map_err(Failure::Io)).map_err(|failure| failure.at(target))
     }
 }
 

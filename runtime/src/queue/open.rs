@@ -76,7 +76,7 @@ impl Default for Settings {
             lazy_ms: 2000,
             ack_ms: 1000,
             chunk_bytes: 64 << 10,
-            grow_bytes: 4 << 10,
+            grow_bytes: 2 << 10,
             pack_level: 6,
             disk_percent: 25,
         }

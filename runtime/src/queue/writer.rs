@@ -401,8 +401,13 @@ impl Writer {
         if file < COMPACT_FROM || now < self.compact_after {
             return;
         }
-        let stored: u64 = self.shared.lock().streams.iter().map(|(_, l)| l.index.stored()).sum();
-        if file < COMPACT_RATIO.saturating_mul(stored) {
+        let (stored, gone) = {
+            let state = self.shared.lock();
+            let each = state.streams.iter();
+            each.fold((0u64, false), |(bytes, any), (_, l)| (bytes + l.index.stored(), any || !l.gone.is_empty()))
+        };
+        // What the list has forgotten is copied, too, until the next commit has deleted it.
+        if gone || file < COMPACT_RATIO.saturating_mul(stored) {
             return;
         }
         if let Err(error) = self.database.compact() {

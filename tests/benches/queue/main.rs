@@ -2,7 +2,8 @@
 //! queued, and messages a second, at commits of 1, 10 and 100 messages. `cargo bench -p edge-tests --bench queue`.
 //!
 //! The disk is an ext4 in a file on a loop device, so that the device's own counter tells what is written, journal and all.
-//! Needs root. `EDGE_BENCH_MESSAGES` is how many messages each row gets (20,000; a commit of 1 gets a twentieth).
+//! Needs root. `EDGE_BENCH_MESSAGES` is how many messages each row gets (20,000; a commit of 1 gets a twentieth),
+//! `EDGE_BENCH_BATCHES` which commits.
 
 use std::path::Path;
 use std::time::Instant;
@@ -23,10 +24,14 @@ struct Row {
 
 fn main() {
     let messages = std::env::var("EDGE_BENCH_MESSAGES").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000usize);
+    let batches: Vec<usize> = match std::env::var("EDGE_BENCH_BATCHES") {
+        Ok(list) => list.split(',').filter_map(|n| n.trim().parse().ok()).collect(),
+        Err(_) => vec![1, 10, 100],
+    };
     println!("## Queue: device bytes per payload byte, and messages a second\n");
     println!("| | commit of | device/payload | messages/s | against SQLite: bytes | speed |");
     println!("| --- | --- | --- | --- | --- | --- |");
-    for batch in [1, 10, 100] {
+    for batch in batches {
         let messages = if batch == 1 { messages / 20 } else { messages };
         let sqlite = on_disk("SQLite, kept", batch, messages, |dir| in_sqlite(dir, batch, messages, false));
         let kept = on_disk("queue, kept", batch, messages, |dir| in_queue(dir, batch, messages, false, 6));

@@ -3,6 +3,7 @@
 //! ```text
 //! queue_tool write  DIR [--no-sync]   pushes to DIR/queue and writes objects to DIR/store until it is killed; prints
 //!                                     `q SEQ` and `s OBJECT N` for everything acknowledged
+//! queue_tool idle   DIR               opens both, writes a little, and then does nothing: for looking at memory and wake-ups
 //! queue_tool verify DIR               opens both; prints `q FIRST LAST` and `s OBJECT N` lines, or fails
 //! ```
 //! With `--no-sync` the kernel answers `fdatasync` with success and does nothing: the product's own code, without the one
@@ -29,8 +30,9 @@ fn main() -> Result<(), Failure> {
             forget_fdatasync()?;
             write(Path::new(dir))
         }
+        ["idle", dir] => idle(Path::new(dir)),
         ["verify", dir] => verify(Path::new(dir)),
-        _ => Err("usage: queue_tool write DIR [--no-sync] | verify DIR".into()),
+        _ => Err("usage: queue_tool write DIR [--no-sync] | idle DIR | verify DIR".into()),
     }
 }
 
@@ -88,6 +90,18 @@ async fn write(dir: &Path) -> Result<(), Failure> {
         ended??;
     }
     Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn idle(dir: &Path) -> Result<(), Failure> {
+    let (queue, _) = Queue::open(&dir.join("queue"), settings())?;
+    let (store, _) = Store::open(&dir.join("store"), store::Settings::default())?;
+    for n in 0..20 {
+        queue.push(Stream::Data, message(n)).await?;
+        store.apply(Object::new(Kind::ConfigMap, "", "a", json!({ "n": n }))).await?;
+    }
+    say("idle");
+    std::future::pending().await
 }
 
 fn key(name: &str) -> Key {

@@ -68,7 +68,7 @@ impl Rule {
         self.compare(0, value)
     }
 
-    fn is_not(self, value: &[u8]) -> Rule {
+    fn differs_from(self, value: &[u8]) -> Rule {
         self.compare(1, value)
     }
 
@@ -95,7 +95,7 @@ impl Rule {
     }
 
     fn not_out_by(self, name: &str) -> Rule {
-        self.meta(7).is_not(&Rule::interface(name))
+        self.meta(7).differs_from(&Rule::interface(name))
     }
 
     fn payload(self, base: u32, offset: u32, length: u32) -> Rule {
@@ -120,7 +120,7 @@ impl Rule {
     }
 
     /// The destination is an address of this node (`fib daddr type local`).
-    fn to_this_node(self) -> Rule {
+    fn towards_this_node(self) -> Rule {
         let data = Body::default().network(1, 1).network(2, 3).network(3, 2);
         // The result is in the machine's byte order; RTN_LOCAL is 2.
         self.expression("fib", data).is(&2u32.to_ne_bytes())
@@ -140,7 +140,7 @@ impl Rule {
         let value = |n: u32| Body::default().bytes(1, &n.to_ne_bytes());
         let mask = Body::default().network(1, 1).network(2, 1).network(3, 4);
         let rule = self.expression("ct", Body::default().network(1, 1).network(2, 2));
-        rule.expression("bitwise", mask.nest(4, value(DST_NAT)).nest(5, value(0))).is_not(&0u32.to_ne_bytes())
+        rule.expression("bitwise", mask.nest(4, value(DST_NAT)).nest(5, value(0))).differs_from(&0u32.to_ne_bytes())
     }
 
     fn register(self, register: u32, value: &[u8]) -> Rule {
@@ -245,7 +245,7 @@ pub(super) fn batch(settings: &Settings, pods: &BTreeMap<String, Attachment>) ->
 fn towards(port: &HostPort, ip: Ipv4Addr) -> Rule {
     let rule = match port.host_ip {
         Some(address) if !address.is_unspecified() => Rule::default().to(address, u32::MAX),
-        _ => Rule::default().to_this_node(),
+        _ => Rule::default().towards_this_node(),
     };
     rule.port(port.protocol, port.host_port).turn_to(ip, port.pod_port)
 }

@@ -1,0 +1,83 @@
+//! Compaction: what is alive is copied into a new file, which takes the place of the old one by one rename.
+
+use std::fs;
+use std::path::Path;
+
+use super::guard::guarded;
+use super::open::Failure;
+use super::{Change, Database, DiskError, Live, file, space_of};
+
+impl Database {
+    /// Copies everything alive into a new file and puts it in place of the old one, in one step as far as crashes are
+    /// concerned. Needs room for both.
+    ///
+    /// # Errors
+    /// [`DiskError`]; the old file then stays in use.
+    pub fn compact(&mut self) -> Result<(), DiskError> {
+        let next = self.generation + 1;
+        let target = self.dir.join(format!("db-{next}.new"));
+        let space = space_of(&self.dir).map_err(|source| self.io("ask for free space", source))?;
+        // What is kept free may be used for this: afterwards there is more.
+        let needed = self.live_bytes()? * 3 + 2 * self.settings.segment_bytes as u64;
+        if space.free < needed {
+            return Err(DiskError::Full { path: self.dir.clone(), free: space.free, needed });
+        }
+        self.copy_to(&target)?;
+        self.shut();
+        let swapped = fs::rename(&target, self.generation_dir(next)).and_then(|()| file::sync_dir(&self.dir));
+        swapped.map_err(|source| self.io("put the compacted file in place", source))?;
+        let old = std::mem::replace(&mut self.generation, next);
+        self.reopen()?;
+        // If this fails, the next open tries again.
+        let _ = fs::remove_dir_all(self.generation_dir(old));
+        Ok(())
+    }
+
+    /// Compacts when the file is more than `ratio` times as large as what is alive in it; whether it did.
+    ///
+    /// # Errors
+    /// As [`Database::compact`].
+    pub fn compact_if(&mut self, ratio: u64) -> Result<bool, DiskError> {
+        let worth_it = self.file_bytes() > ratio.saturating_mul(self.live_bytes()?);
+        if worth_it {
+            self.compact()?;
+        }
+        Ok(worth_it)
+    }
+
+    fn live_bytes(&mut self) -> Result<u64, DiskError> {
+        let mut bytes = 0;
+        self.scan(&[], |key, value| {
+            bytes += (key.len() + value.len()) as u64;
+            true
+        })?;
+        Ok(bytes)
+    }
+
+    fn copy_to(&mut self, target: &Path) -> Result<(), DiskError> {
+        if target.exists() {
+            fs::remove_dir_all(target).map_err(|source| self.io("compact", source))?;
+        }
+        // The segment size of the settings applies from here on.
+        let new = self.open_once(target).map_err(|failure| failure.at(target))?;
+        let mut failed = None;
+        self.scan(&[], |key, value| {
+            let made = guarded(|| new.make(&Change::Put(key.to_vec(), value)));
+            match made.map_err(Failure::Damaged).and_then(|r| r.map_err(Failure::from)) {
+                Ok(()) => true,
+                Err(failure) => {
+                    failed = Some(failure);
+                    false
+                }
+            }
+        })?;
+        if let Some(failure) = failed {
+            return Err(failure.at(target));
+        }
+        let synced = guarded(|| new.sync()).map_err(Failure::Damaged).and_then(|r| r.map_err(Failure::from));
+        let Live { sled, file, .. } = new;
+        let dropped = guarded(move || drop(sled)).map_err(Failure::Damaged);
+        // sled's drop flushes once more; nothing can be left, but what is moved into place has to be whole.
+        synced.and(dropped).and_then(|()| file.sync_all().map_err(Failure::Io)).map_err(|failure| failure.at(target))
+    }
+}
