@@ -53,6 +53,8 @@ impl Default for Node {
 impl Node {
     /// A node that has not been started, with an empty state, and the bus and the metrics on reserved loopback ports.
     pub fn new() -> Node {
+        // Built now if need be, which takes minutes: not inside a wait for something else.
+        binary::edge_runtime();
         // Short, because paths of Unix sockets end after 107 bytes.
         let folder = tempfile::Builder::new().prefix("edge-").tempdir().expect("a temporary folder");
         let node = Node {

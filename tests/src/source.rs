@@ -103,15 +103,15 @@ fn text(path: &Path) -> Option<Text> {
     Some(Text { path: relative, text: std::fs::read_to_string(path).ok()? })
 }
 
-/// Whether `word` stands in `line` as a word of its own, and what follows it.
-pub fn after_word<'a>(line: &'a str, word: &str) -> Option<&'a str> {
+/// What stands before and after the first `word` in `line` that is a word of its own.
+pub fn around_word<'a>(line: &'a str, word: &str) -> Option<(&'a str, &'a str)> {
     let part = |c: char| c.is_alphanumeric() || c == '_';
     let mut from = 0;
     while let Some(at) = line.get(from..)?.find(word) {
         let (start, end) = (from + at, from + at + word.len());
         let (before, after) = (line.get(..start)?, line.get(end..)?);
         if !before.ends_with(part) && !after.starts_with(part) {
-            return Some(after);
+            return Some((before, after));
         }
         from = end;
     }
@@ -132,8 +132,8 @@ mod tests {
 
     #[test]
     fn words_are_whole() {
-        assert_eq!(after_word("tokio_rustls::x", "rustls"), None);
-        assert_eq!(after_word("use rustls::x", "rustls"), Some("::x"));
-        assert_eq!(after_word("rustls_pki::a rustls::b", "rustls"), Some("::b"));
+        assert_eq!(around_word("tokio_rustls::x", "rustls"), None);
+        assert_eq!(around_word("use rustls::x", "rustls"), Some(("use ", "::x")));
+        assert_eq!(around_word("rustls_pki::a rustls::b", "rustls"), Some(("rustls_pki::a ", "::b")));
     }
 }
