@@ -163,7 +163,7 @@ async fn keep(happening: Happening, store: &Store, bus: &Bus, node: &str, settin
     if let Ok(payload) = serde_json::to_vec(&event) {
         bus.publish(&Topic::Events, payload, Retain::No);
     }
-    if let Err(error) = store.apply(event.to_object(&name)).await {
+    if let Err(error) = store.apply_lazily(event.to_object(&name)).await {
         tracing::warn!(%error, reason = event.reason, "an event could not be kept");
         return;
     }

@@ -16,6 +16,7 @@ pub mod image;
 pub mod libmodbus;
 pub mod load;
 pub mod mosquitto;
+pub mod pod_node;
 pub mod pods;
 pub mod ports;
 pub mod producer;

@@ -77,7 +77,7 @@ pub type Progress = BoxStream<'static, Result<Value, BackendError>>;
 
 /// Images on this node.
 pub trait Images: Send + Sync {
-    /// Every image: documents with `name`, `digest`, `size` (bytes), `created`.
+    /// Every image: documents with `name`, `digest`, `size` (bytes).
     fn list(&self) -> Reply<'_, Vec<Value>>;
     /// Pulls an image from its registry.
     fn pull(&self, reference: String) -> Reply<'_, Progress>;

@@ -157,6 +157,8 @@ pub enum Incoming {
     Disconnect {
         /// The will is to be published all the same (reason code 4).
         with_will: bool,
+        /// How long the session is to be kept instead, in seconds.
+        expiry: Option<u32>,
     },
 }
 
@@ -197,7 +199,19 @@ pub fn incoming(version: Version, frame: Frame) -> Result<Incoming, CodecError> 
             }
         }
         12 => Ok(Incoming::Ping),
-        14 => Ok(Incoming::Disconnect { with_will: frame.body().first() == Some(&4) }),
+        14 => {
+            let with_will = frame.body().first() == Some(&4);
+            // Without properties rumqttd's codec takes the packet for cut short.
+            let expiry = if version == Version::V5 && frame.body().len() > 1 {
+                match decode(version, frame)? {
+                    Packet::Disconnect(_, properties) => properties.and_then(|p| p.session_expiry_interval),
+                    _ => return Err(malformed("not a DISCONNECT")),
+                }
+            } else {
+                None
+            };
+            Ok(Incoming::Disconnect { with_will, expiry })
+        }
         _ => Err(malformed(format!("packet type {kind} from a client"))),
     }
 }

@@ -40,6 +40,8 @@ const OUT_HIGH: usize = 16 << 10;
 const UPLOADS: usize = 64;
 /// How long uploads may still take when their client has gone.
 const UPLOADS_DRAIN: Duration = Duration::from_secs(2);
+/// How long a connection that is over may still send before it is closed.
+const LINGER: Duration = Duration::from_millis(500);
 /// Room made for each read.
 const READ: usize = 4 << 10;
 
@@ -89,6 +91,7 @@ pub async fn serve(mut stream: TcpStream, context: Arc<Context>, stop: Cancellat
                 count(&context.bus.counters().refused, 1);
                 tracing::info!(peer, why = refusal.why, "mqtt connection refused");
                 let _ = timeout(Duration::from_secs(1), stream.write_all(&refusal.answer)).await;
+                linger(&mut stream, &stop).await;
                 return;
             }
             Err(_) => {
@@ -126,6 +129,21 @@ pub async fn serve(mut stream: TcpStream, context: Arc<Context>, stop: Cancellat
     drop(attached);
     if let (End::Lost(..), Some(will)) = (end, terms.will.take()) {
         context.bus.route(will.into_publication());
+    }
+    linger(&mut stream, &stop).await;
+}
+
+/// Lets the client read the last words: closing while it still sends would make the kernel throw them away (RFC 9293, section
+/// 3.6: a reset).
+async fn linger(stream: &mut TcpStream, stop: &CancellationToken) {
+    let drain = async {
+        let _ = stream.shutdown().await;
+        let mut rest = [0; 512];
+        while matches!(stream.read(&mut rest).await, Ok(1..)) {}
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        _ = timeout(LINGER, drain) => {}
     }
 }
 
@@ -251,8 +269,14 @@ impl Connection<'_> {
             Incoming::Subscribe(subscribe, identifier) => self.subscribe(&subscribe, identifier),
             Incoming::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe),
             Incoming::Ping => self.output.extend_from_slice(&[0xd0, 0]),
-            Incoming::Disconnect { with_will: false } => return Err(End::Clean),
-            Incoming::Disconnect { with_will: true } => return Err(End::Lost(0, "asked for its will".to_owned())),
+            Incoming::Disconnect { with_will, expiry } => {
+                // A session that was to end with the connection cannot be kept afterwards (section 3.14.2.2.2).
+                if let Some(seconds) = expiry.filter(|_| !self.attached.expiry.is_zero()) {
+                    let wanted = Duration::from_secs(seconds.into());
+                    self.attached.expiry = wanted.min(self.context.settings.session_expiry);
+                }
+                return Err(if with_will { End::Lost(0, "asked for its will".to_owned()) } else { End::Clean });
+            }
         }
         Ok(())
     }

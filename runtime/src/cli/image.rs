@@ -12,7 +12,7 @@ use super::client::{Answer, Client, chunks, nothing, upload, whole};
 use super::error::CliError;
 use super::get::document_text;
 use super::node::items_at;
-use super::out::{Out, Table, age_of, bytes};
+use super::out::{Out, Table, bytes};
 use super::verbs::Format;
 use crate::api::query::encode;
 
@@ -54,15 +54,18 @@ pub async fn list(client: &Client, out: &mut Out, format: Format) -> Result<(), 
         Format::Json | Format::Yaml => out.text(&document_text(&json!({"items": images}), format)),
         Format::Name => images.iter().try_for_each(|image| out.line(text(image, "name"))),
         Format::Table | Format::Wide => {
-            let mut table = Table::new(&["IMAGE", "DIGEST", "SIZE", "AGE"]);
+            let mut table = Table::new(&["IMAGE", "DIGEST", "SIZE"]);
             for image in &images {
                 let digest = text(image, "digest");
                 // Twelve hexadecimal digits tell images apart for a person.
                 let end = digest.find(':').map_or(12, |colon| colon + 13);
                 let digest = if format == Format::Wide { digest } else { digest.get(..end).unwrap_or(digest) };
                 let size = image.get("size").and_then(Value::as_u64).map_or("<unknown>".to_owned(), bytes);
-                let created = age_of(text(image, "created"));
-                table.row(vec![text(image, "name").to_owned(), digest.to_owned(), size, created]);
+                let name = match text(image, "name") {
+                    "" => "<none>",
+                    name => name,
+                };
+                table.row(vec![name.to_owned(), digest.to_owned(), size]);
             }
             out.text(&table.take())
         }
@@ -103,7 +106,9 @@ async fn follow(mut steps: Answer, out: &mut Out) -> Result<(), CliError> {
     shown.clear();
     // An answer that just ends is a node that went away in the middle.
     match (text(&last, "image"), text(&last, "digest")) {
-        ("", _) => Err(CliError::Answer("it ended before the image was there".to_owned())),
+        ("", "") => Err(CliError::Answer("it ended before the image was there".to_owned())),
+        // Imported without a name.
+        ("", digest) => out.line(digest),
         (image, "") => out.line(image),
         (image, digest) => out.line(&format!("{image} {digest}")),
     }

@@ -223,7 +223,11 @@ pub async fn device(client: &Client, out: &mut Out, verb: DeviceVerb) -> Result<
         _ => {
             let value = answer.get("value").unwrap_or(&Value::Null);
             let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            out.line(format!("{shown} {}", text(&answer, "unit")).trim_end())
+            let mut words = vec![shown, text(&answer, "unit").to_owned()];
+            // A value that may not be believed must not look like one that may.
+            words.extend(Some(text(&answer, "quality")).filter(|q| *q != "good").map(|q| format!("({q})")));
+            words.retain(|word| !word.is_empty() && word != "()");
+            out.line(&words.join(" "))
         }
     }
 }

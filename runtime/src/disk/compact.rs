@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::guard::guarded;
 use super::open::Failure;
-use super::{Change, Database, DiskError, Live, file, space_of};
+use super::{Change, Database, DiskError, Live, file};
 
 impl Database {
     /// Copies everything alive into a new file and puts it in place of the old one, in one step as far as crashes are
@@ -16,13 +16,20 @@ impl Database {
     pub fn compact(&mut self) -> Result<(), DiskError> {
         let next = self.generation + 1;
         let target = self.dir.join(format!("db-{next}.new"));
-        let space = space_of(&self.dir).map_err(|source| self.io("ask for free space", source))?;
-        // What is kept free may be used for this: afterwards there is more.
-        let needed = self.live_bytes()? * 3 + 2 * self.settings.segment_bytes as u64;
-        if space.free < needed {
-            return Err(DiskError::Full { path: self.dir.clone(), free: space.free, needed });
+        // What is kept free, and the ballast, may be used for this: afterwards there is more.
+        let needed = self.live_bytes()? * 3 + 4 * self.settings.segment_bytes as u64;
+        let mut free = self.free()?;
+        if free < needed && self.ballast.drop_it() {
+            free = self.free()?;
         }
-        self.copy_to(&target)?;
+        if free < needed {
+            return Err(DiskError::Full { path: self.dir.clone(), free, needed });
+        }
+        if let Err(error) = self.copy_to(&target) {
+            // Half a copy would only take the space that is short.
+            let _ = fs::remove_dir_all(&target);
+            return Err(error);
+        }
         self.shut();
         let swapped = fs::rename(&target, self.generation_dir(next)).and_then(|()| file::sync_dir(&self.dir));
         swapped.map_err(|source| self.io("put the compacted file in place", source))?;

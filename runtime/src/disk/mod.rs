@@ -249,12 +249,16 @@ impl Database {
     }
 
     fn make_sure_of(&self, needed: u64) -> Result<(), DiskError> {
-        let free = space_of(&self.dir).map_err(|source| self.io("ask for free space", source))?.free;
+        let free = self.free()?;
         if free < needed {
             return Err(DiskError::Full { path: self.dir.clone(), free, needed });
         }
         self.ballast.load(free - needed);
         Ok(())
+    }
+
+    fn free(&self) -> Result<u64, DiskError> {
+        Ok(space_of(&self.dir).map_err(|source| self.io("ask for free space", source))?.free)
     }
 
     fn io(&self, what: &'static str, source: io::Error) -> DiskError {

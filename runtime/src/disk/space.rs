@@ -42,15 +42,18 @@ pub(super) struct Reserved {
 }
 
 impl Reserved {
-    /// Reserves again when the file has come close to what is reserved, or has been cut. Its length stays what it is. Silent
-    /// when the file system cannot do it or is full: the writes say so if it matters.
+    /// Reserves again when the file has come close to what is reserved, or has been cut. Its length stays what it is. Not
+    /// where space is short, and silent when the file system cannot do it or is full: the writes say so if it matters.
     pub(super) fn ahead_of(&self, file: &File) {
         let Ok(length) = file.metadata().map(|m| m.len()) else { return };
         let end = self.end.load(Ordering::Relaxed);
         if (length + AHEAD / 4..=length + 2 * AHEAD).contains(&end) {
             return;
         }
-        let _ = rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, length, AHEAD);
+        let roomy = rustix::fs::fstatvfs(file).is_ok_and(|s| s.f_bavail.saturating_mul(s.f_frsize) > 16 * AHEAD);
+        if roomy {
+            let _ = rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, length, AHEAD);
+        }
         self.end.store(length + AHEAD, Ordering::Relaxed);
     }
 }

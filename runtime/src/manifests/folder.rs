@@ -183,8 +183,8 @@ mod tests {
     #[test]
     fn the_first_file_has_an_object_and_a_broken_one_keeps_its_own() {
         let files = files(&[
-            ("a.yaml", map("x") + &map("y")),
-            ("b.yaml", map("y") + &map("z")),
+            ("a.yaml", map("x") + &map("w")),
+            ("b.yaml", map("w") + &map("z")),
             ("c.yaml", "kind: [".to_owned()),
             ("d.yaml", map("kept")),
         ]);
@@ -192,11 +192,11 @@ mod tests {
         let owned: Vec<(Key, String)> = owned.iter().map(|(n, f)| (key(n), (*f).to_owned())).collect();
         let plan = plan(&files, &owned);
         let apply: Vec<(&str, Key)> = plan.apply.iter().map(|(f, o)| (*f, o.key())).collect();
-        assert_eq!(apply, [("a.yaml", key("x")), ("a.yaml", key("y")), ("b.yaml", key("z"))]);
+        assert_eq!(apply, [("a.yaml", key("x")), ("a.yaml", key("w")), ("b.yaml", key("z"))]);
         assert_eq!(plan.remove, [key("gone"), key("old")]);
         assert_eq!(
             plan.problems["b.yaml"],
-            ["b.yaml:1: configmaps/default/y is in a.yaml:5 already, which comes first"]
+            ["b.yaml:1: configmaps/default/w is in a.yaml:5 already, which comes first"]
         );
         assert_eq!(
             plan.problems["d.yaml"],

@@ -67,7 +67,7 @@ impl Watcher {
         }
         #[expect(
             deprecated,
-            reason = "its successor is unsafe and asks that the descriptor stays the same and open: Inotify owns it"
+            reason = "its successor wants a promise that the descriptor stays the same and open; Inotify owns it"
         )]
         let inotify = AsyncFd::new(inotify)?;
         Ok(Watcher { inotify, folder: folder.to_owned(), missing })

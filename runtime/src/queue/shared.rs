@@ -226,7 +226,7 @@ fn entries(loaded: &Loaded, meta: &Meta, after: u64, max: usize) -> Vec<Entry> {
 
 impl State {
     /// Makes a commit due within `wait`; whether that is sooner than it was.
-    fn due_in(&mut self, wait: Duration) -> bool {
+    pub(super) fn due_in(&mut self, wait: Duration) -> bool {
         let at = Instant::now() + wait;
         let sooner = self.due.is_none_or(|due| at < due);
         if sooner {

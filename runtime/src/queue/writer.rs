@@ -31,6 +31,9 @@ const COMPACT_RATIO: u64 = 8;
 /// How long to wait after a compaction, or one that failed.
 const COMPACT_PAUSE: Duration = Duration::from_secs(60);
 
+/// How soon deletions are tried again after an error.
+const RETRY: Duration = Duration::from_secs(2);
+
 /// Expired messages are looked for no more often than this, or a sixteenth of the age limit, so that they go in few commits.
 const EXPIRE_PAUSE_MS: u64 = 30_000;
 
@@ -388,6 +391,10 @@ impl Writer {
                     None => lane.index.head.dropped.disk += 1,
                 }
             }
+        }
+        if state.streams.iter().any(|(_, l)| !l.gone.is_empty()) && !state.closing {
+            // Deleting is what makes room; nobody else may come and ask for it.
+            state.due_in(RETRY);
         }
         drop(state);
         for done in waiting {

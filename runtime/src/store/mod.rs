@@ -253,9 +253,7 @@ impl Store {
         if state.newest(&key).is_some() {
             return Err(StoreError::Exists(key));
         }
-        object.metadata.uid = new_uid();
-        object.metadata.generation = 1;
-        object.metadata.creation_timestamp = edge_model::time::rfc3339(crate::clock::now_ms());
+        be_born(&mut object);
         Ok(self.stage(state, Change::Added, object))
     }
 
@@ -331,7 +329,7 @@ impl Store {
                 let mut object = (*old).clone();
                 object.set_status(status);
                 match durability {
-                    Durability::Lazy => self.stage_lazily(&mut state, object),
+                    Durability::Lazy => self.stage_lazily(&mut state, Change::Modified, object),
                     Durability::Now => self.stage(&mut state, Change::Modified, object),
                 }
             }
@@ -339,18 +337,44 @@ impl Store {
         self.settle(step).await
     }
 
-    fn stage_lazily(&self, state: &mut State, mut object: Object) -> Step {
+    /// Creates or replaces an object whose last minutes may be lost with the power, such as an event: it reaches the disk
+    /// with whatever is written next.
+    ///
+    /// # Errors
+    /// [`StoreError::Disk`].
+    pub async fn apply_lazily(&self, mut object: Object) -> Result<Arc<Object>, StoreError> {
+        let step = {
+            let mut state = self.lock();
+            self.check_open(&state)?;
+            let change = match state.newest(&object.key()) {
+                None => {
+                    be_born(&mut object);
+                    Change::Added
+                }
+                Some(old) => {
+                    object.metadata.uid.clone_from(&old.metadata.uid);
+                    object.metadata.creation_timestamp.clone_from(&old.metadata.creation_timestamp);
+                    object.metadata.generation = old.metadata.generation + u64::from(object.spec_differs(&old));
+                    Change::Modified
+                }
+            };
+            self.stage_lazily(&mut state, change, object)
+        };
+        self.settle(step).await
+    }
+
+    fn stage_lazily(&self, state: &mut State, change: Change, mut object: Object) -> Step {
         let Some(Handle { signal, .. }) = self.writer.as_deref() else {
             return self.stage(state, Change::Modified, object);
         };
         // What is staged has lower versions and must become visible first; and a version must be covered before it is shown.
         if state.writing || !state.staged.is_empty() || state.assigned + 1 >= state.covered {
-            return self.stage(state, Change::Modified, object);
+            return self.stage(state, change, object);
         }
         state.assigned += 1;
         object.metadata.resource_version = state.assigned.to_string();
         let object = Arc::new(object);
-        let event = WatchEvent { change: Change::Modified, object: Arc::clone(&object), version: state.assigned };
+        let event = WatchEvent { change, object: Arc::clone(&object), version: state.assigned };
         state.publish(event);
         self.changed.send_replace(state.version);
         state.lazy.insert(object.key());
@@ -387,6 +411,13 @@ impl Store {
     pub fn watch(&self, filter: Filter, from: u64) -> Watch {
         Watch::new(self, filter, from)
     }
+}
+
+/// What a new object gets from the store.
+fn be_born(object: &mut Object) {
+    object.metadata.uid = new_uid();
+    object.metadata.generation = 1;
+    object.metadata.creation_timestamp = edge_model::time::rfc3339(crate::clock::now_ms());
 }
 
 /// A random UUID (RFC 9562, version 4).

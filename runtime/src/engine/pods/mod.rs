@@ -39,7 +39,7 @@ pub mod shape;
 pub mod user;
 mod worker;
 
-pub use reconcile::run;
+pub use reconcile::{run, run_without};
 pub use registry::{Registry, Usage};
 
 /// What can be chosen about pods.

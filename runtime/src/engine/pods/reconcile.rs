@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::launch::chain;
 use super::worker::{Desired, Worker};
-use super::{Context, Error, record};
+use super::{Context, Error, record, report};
 use crate::engine::containers::Handle;
-use crate::store::{Change, Filter, StoreError, WatchEvent};
+use crate::store::{Change, Durability, Filter, Store, StoreError, WatchEvent};
 
 /// Looks after the pods until `stop`; the containers then go on without us, and the next run takes them over.
 ///
@@ -49,6 +49,33 @@ pub async fn run(ctx: Arc<Context>, stop: CancellationToken) -> Result<(), Error
     }
     reconciler.leave().await;
     Ok(())
+}
+
+/// Stands in for [`run`] on a node that cannot run containers: every pod says why it waits.
+pub async fn run_without(store: &Store, node: &str, why: &str, stop: CancellationToken) {
+    loop {
+        let (pods, version) = store.list(Kind::Pod, None);
+        for pod in pods.iter().filter(|p| is_for(p, node)) {
+            let status = report::waiting("ContainersNotPossible", why);
+            let Ok(value) = serde_json::to_value(status) else { continue };
+            let written = store.set_status(&pod.key(), &pod.metadata.uid, value, Durability::Lazy).await;
+            if let Err(error) = written {
+                tracing::warn!(pod = %pod.key(), error = chain(&error), "a status could not be written");
+            }
+        }
+        let mut watch = store.watch(Filter::kind(Kind::Pod), version);
+        tokio::select! {
+            // Whatever happened, the whole list is gone through again: it is short, and there is nothing else to do.
+            _ = watch.next() => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Whether a pod is for this node to run.
+fn is_for(object: &Object, node: &str) -> bool {
+    let named = object.spec().get("nodeName").and_then(|n| n.as_str()).unwrap_or("");
+    named.is_empty() || named == node
 }
 
 struct Reconciler {
@@ -122,14 +149,8 @@ impl Reconciler {
         }
     }
 
-    /// Whether the pod is for this node to run.
-    fn is_ours(&self, object: &Object) -> bool {
-        let node = object.spec().get("nodeName").and_then(|n| n.as_str()).unwrap_or("");
-        node.is_empty() || node == self.ctx.settings.node_name
-    }
-
     fn want(&mut self, object: Arc<Object>) {
-        if !self.is_ours(&object) {
+        if !is_for(&object, &self.ctx.settings.node_name) {
             self.gone(&object);
             return;
         }

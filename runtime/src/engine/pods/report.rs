@@ -54,6 +54,11 @@ pub fn refused(reason: &str, message: &str) -> PodStatus {
     PodStatus { phase: Phase::Failed, reason: reason.to_owned(), message: message.to_owned(), ..PodStatus::default() }
 }
 
+/// A status for a pod on a node that cannot run it now.
+pub fn waiting(reason: &str, message: &str) -> PodStatus {
+    PodStatus { reason: reason.to_owned(), message: message.to_owned(), ..PodStatus::default() }
+}
+
 fn is_initialized(wanted: Wanted<'_>, known: &Known) -> bool {
     let in_sandbox = |name: &str| match &known.sandbox {
         Sandbox::Ready { initialized, .. } => initialized.contains(name),

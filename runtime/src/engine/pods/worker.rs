@@ -50,6 +50,7 @@ pub(super) struct Pod {
 enum Happened {
     Launched { container: String, hash: String, restarts: u32, result: Result<Launched, NotLaunched> },
     Exited { container: String, id: String, end: End },
+    Measured(Option<String>),
     Cleaned,
 }
 
@@ -81,6 +82,8 @@ pub(super) struct Worker {
     status: PodStatus,
     /// When something of our own is to be tried again.
     again_at: Option<i64>,
+    /// When the volumes with a limit are to be measured.
+    measure_at: Option<i64>,
 }
 
 impl Worker {
@@ -104,6 +107,7 @@ impl Worker {
             jobs: JoinSet::new(),
             status: PodStatus::default(),
             again_at: None,
+            measure_at: None,
         };
         worker.recall(found);
         worker
@@ -117,7 +121,8 @@ impl Worker {
             let Some(wake) = self.act().await else { return };
             self.report().await;
             self.clean();
-            let wake = [wake, self.again_at].into_iter().flatten().min();
+            self.measure();
+            let wake = [wake, self.again_at, self.measure_at].into_iter().flatten().min();
             let sleep = wake.map(|at| u64::try_from(at - monotonic_ms()).unwrap_or(0)).map(Duration::from_millis);
             tokio::select! {
                 changed = self.desired.changed() => if changed.is_err() { return },
@@ -293,6 +298,8 @@ impl Worker {
 
 /// Kubernetes' reason for a pod that was active for too long.
 const DEADLINE: &str = "DeadlineExceeded";
+/// Kubernetes' reason for a pod whose volumes outgrew their limits.
+const EVICTED: &str = "Evicted";
 
 async fn sleep_for(duration: Option<Duration>) {
     match duration {

@@ -6,7 +6,7 @@ use edge_model::pod::RestartPolicy;
 use super::super::launch::{Launched, NotLaunched};
 use super::super::plan::{self, Ended, Process, Refusal, Sandbox, State};
 use super::super::{monotonic_ms, record};
-use super::{Happened, Worker};
+use super::{EVICTED, Happened, Worker};
 use crate::clock::now_ms;
 use crate::engine::containers::End;
 use crate::engine::shim::protocol::{FailureKind, Reason};
@@ -21,7 +21,11 @@ impl Worker {
                 self.launched(&container, &hash, restarts, result)
             }
             Happened::Exited { container, id, end } => self.exited(&container, &id, &end),
-            Happened::Cleaned => {}
+            Happened::Measured(Some(message)) => {
+                self.event(EventType::Warning, EVICTED, message.clone());
+                self.facts.failed = Some((EVICTED.to_owned(), message));
+            }
+            Happened::Measured(None) | Happened::Cleaned => {}
         }
     }
 
@@ -43,6 +47,7 @@ impl Worker {
                 unit.refusals.reset();
                 let started_at = handle.running().map_or_else(now_ms, |r| r.started_ms);
                 unit.state = State::Running(Process { id: record.id.clone(), hash: hash.to_owned(), started_at });
+                self.measure_at = None;
                 self.container_event(container, EventType::Normal, "Started", "started the container");
                 self.follow(container.to_owned(), handle, record);
             }

@@ -3,7 +3,7 @@
 use super::super::plan::{Process, Sandbox, State};
 use super::super::record::{self, ContainerRecord, SandboxRecord};
 use super::super::{monotonic_ms, report};
-use super::{DEADLINE, Happened, Worker};
+use super::{DEADLINE, EVICTED, Happened, Worker};
 use crate::clock::now_ms;
 use crate::engine::containers::Handle;
 
@@ -26,7 +26,7 @@ impl Worker {
             self.known = report::recall(&self.status, policy, now, monotonic);
         }
         self.facts.started_at = edge_model::time::parse_rfc3339(&self.status.start_time).unwrap_or(now);
-        if self.status.reason == DEADLINE {
+        if [DEADLINE, EVICTED].contains(&self.status.reason.as_str()) {
             self.facts.failed = Some((self.status.reason.clone(), self.status.message.clone()));
         }
         let record: Option<SandboxRecord> = record::read(&record::sandbox_path(&self.dirs.run));

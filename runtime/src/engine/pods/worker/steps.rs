@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use edge_model::event::EventType;
-use edge_model::pod::PodSpec;
+use edge_model::pod::{Medium, PodSpec, Volume};
 use edge_model::topic::Topic;
 
 use tokio_util::sync::CancellationToken;
 
 use super::super::launch::{Launch, chain, make_volumes};
-use super::super::plan::{Sandbox, State, Unit};
+use super::super::plan::{Goal, Sandbox, State, Unit};
 use super::super::record::{self, SandboxRecord};
 use super::super::{Context, files, monotonic_ms, netns_path};
 use super::{AGAIN, Happened, Launching, Pod, Worker};
@@ -19,6 +19,9 @@ use crate::engine::containers::Handle;
 use crate::engine::logs;
 use crate::engine::network::{Attachment, HostPort};
 use crate::engine::volumes;
+
+/// How often volumes on disk are measured, in milliseconds; only those with a limit.
+const MEASURE: i64 = 60_000;
 
 impl Worker {
     pub(super) async fn set_up(&mut self) {
@@ -128,6 +131,32 @@ impl Worker {
         }
     }
 
+    /// Measures, from time to time, the volumes on disk that have a limit: the kernel keeps none there.
+    pub(super) fn measure(&mut self) {
+        let Some(pod) = self.pod.clone() else { return };
+        let limited = pod.spec.volumes.iter().any(|v| disk_limit(v).is_some());
+        let now = monotonic_ms();
+        if !limited || self.goal != Goal::Run || self.facts.failed.is_some() {
+            self.measure_at = None;
+            return;
+        }
+        let due = self.measure_at.is_none_or(|at| at <= now);
+        if !due {
+            return;
+        }
+        self.measure_at = Some(now + MEASURE);
+        let dirs = self.dirs.clone();
+        self.jobs.spawn_blocking(move || {
+            let over = pod.spec.volumes.iter().find_map(|volume| {
+                let limit = disk_limit(volume)?;
+                let used = volumes::usage(&dirs.volume(volume));
+                let message = || format!("volume {:?} takes {used} bytes, {limit} is its limit", volume.name);
+                (used > limit).then(message)
+            });
+            Happened::Measured(over)
+        });
+    }
+
     /// Removes what is left of containers whose end is in the status by now.
     pub(super) fn clean(&mut self) {
         if self.again_at.is_some() {
@@ -197,4 +226,10 @@ fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
         Some(HostPort { protocol: p.protocol, host_ip: p.host_ip, host_port, pod_port: p.container_port })
     });
     mapped.collect()
+}
+
+/// The limit of an emptyDir on disk, in bytes.
+fn disk_limit(volume: &Volume) -> Option<u64> {
+    let empty = volume.empty_dir.as_ref().filter(|e| e.medium == Medium::Disk)?;
+    u64::try_from(empty.size_limit.as_ref()?.value()).ok()
 }

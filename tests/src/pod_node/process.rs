@@ -40,7 +40,7 @@ pub fn main() {
         let images = ImageStore::open(dir.join("images"), images::Settings::default()).await.unwrap();
         let containers = Containers::new(containers::Settings {
             run_dir: dir.join("run/containers"),
-            shim_exe: env!("CARGO_BIN_EXE_edge-runtime").into(),
+            shim_exe: crate::binary::edge_runtime().into(),
             ..containers::Settings::default()
         });
         let (recorder, mut inbox) = events::channel("test");
@@ -105,6 +105,7 @@ impl Node {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "node_process", "--nocapture", "--test-threads=1"])
             .env(DIR, &self.dir)
+            .env("EDGE_RUNTIME_BIN", crate::binary::edge_runtime())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -1,15 +1,13 @@
 //! Pods over the deaths of the runtime: containers go on, are taken over, and come back after a reboot. Needs what `pods.rs`
 //! needs.
 
-mod pods_bench;
-
 use std::fs;
 use std::time::Duration;
 
 use edge_model::pod::PodStatus;
 use edge_model::pod::status::Phase;
-use pods_bench::process::{self, Node};
-use pods_bench::{sh, with_image};
+use edge_tests::pod_node::process::{self, Node};
+use edge_tests::pod_node::{sh, with_image};
 use serde_json::json;
 
 /// The other process of these tests.

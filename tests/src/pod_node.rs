@@ -108,7 +108,7 @@ impl Bench {
     pub fn start(&self) -> Running {
         let containers = Containers::new(containers::Settings {
             run_dir: self.settings.run_dir.join("containers"),
-            shim_exe: env!("CARGO_BIN_EXE_edge-runtime").into(),
+            shim_exe: crate::binary::edge_runtime().into(),
             ..containers::Settings::default()
         })
         .expect("root, cgroups and namespaces");

@@ -1,13 +1,11 @@
 //! Pods from the store to running containers and back, with the real engine, real images and real namespaces. Needs root and
 //! Debian's `busybox-static` and `umoci`; fails loudly without.
 
-mod pods_bench;
-
 use std::fs;
 
 use edge_model::pod::status::Phase;
 use edge_model::{Kind, Object};
-use pods_bench::{Bench, sh, until};
+use edge_tests::pod_node::{Bench, sh, until};
 use serde_json::{Value, json};
 
 /// A pod that runs a script to its end; gives its log.
@@ -119,7 +117,7 @@ async fn volumes_are_mounted_and_follow_their_objects() {
     bench.store.apply(map("old\n")).await.unwrap();
     bench.running("volumes").await;
     let log = async |text: &str| {
-        let deadline = tokio::time::Instant::now() + pods_bench::PATIENCE;
+        let deadline = tokio::time::Instant::now() + edge_tests::pod_node::PATIENCE;
         loop {
             let log = bench.logs("volumes", Some("reader")).await;
             if log == text {
@@ -234,5 +232,84 @@ async fn a_changed_spec_replaces_what_it_concerns() {
     assert_eq!(id(&after, 1), id(&before, 1));
     assert_eq!((after.container_statuses[0].restart_count, after.container_statuses[1].restart_count), (1, 0));
     assert_eq!(after.container_statuses[0].last_state.terminated.as_ref().map(|t| t.exit_code), Some(137));
+    run.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_has_its_own_network_and_its_ports_are_reached() {
+    use std::io::{Read, Write};
+    let bench = Bench::new().await;
+    let run = bench.start();
+    let port = edge_tests::ports::free();
+    let mut web = sh("web", "mkdir /www; echo served > /www/index.html; exec httpd -f -p 80 -h /www");
+    web["ports"] = json!([{"containerPort": 80, "hostPort": port.number()}]);
+    let beside = sh("beside", "until wget -q -O - http://127.0.0.1/ 2>/dev/null; do sleep 0.1; done; exec sleep 1000");
+    bench.apply("web", json!({"terminationGracePeriodSeconds": 0, "containers": [web, beside]})).await;
+    let status = bench.running("web").await;
+    assert!(run.ctx.settings.network.subnet.has(status.pod_ip.parse().unwrap()), "{}", status.pod_ip);
+    let ask = |address: String| {
+        let mut text = String::new();
+        let stream = std::net::TcpStream::connect(address);
+        let mut stream = stream?;
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(30)))?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        stream.read_to_string(&mut text)?;
+        Ok::<String, std::io::Error>(text)
+    };
+    // From the node: by the pod's address, by the host port on loopback.
+    for address in [format!("{}:80", status.pod_ip), format!("127.0.0.1:{}", port.number())] {
+        until(
+            || ask(address.clone()).is_ok_and(|t| t.ends_with("\r\n\r\nserved\n")),
+            || format!("{address} does not answer"),
+        )
+        .await;
+    }
+    // From another container of the pod, on the loopback they share.
+    let log = async |name: &str| bench.logs("web", Some(name)).await;
+    let deadline = tokio::time::Instant::now() + edge_tests::pod_node::PATIENCE;
+    while log("beside").await != "served\n" {
+        assert!(tokio::time::Instant::now() < deadline, "{}", log("beside").await);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    // The pod sees nothing of the node: its own two interfaces, and not what listens on the node's loopback.
+    let hidden = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let number = hidden.local_addr().unwrap().port();
+    std::thread::spawn(move || hidden.incoming().for_each(drop));
+    let probe = sh(
+        "a",
+        &format!(
+            "nc -w 2 127.0.0.1 {number} </dev/null 2>/dev/null && echo reached; nc -w 2 host.edge.internal {number} </dev/null 2>/dev/null && echo reached; true"
+        ),
+    );
+    assert_eq!(output(&bench, "probe", probe, json!({})).await.matches("reached").count(), 0);
+    // On the node's own network it is another matter.
+    let host = sh("a", &format!("nc -w 2 127.0.0.1 {number} </dev/null 2>/dev/null && echo reached; hostname"));
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(output(&bench, "host", host, json!({"hostNetwork": true})).await, format!("reached\n{name}"));
+    run.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_and_a_full_volume_end_a_pod() {
+    let bench = Bench::new().await;
+    let run = bench.start();
+    let sleeper = json!([sh("a", "exec sleep 1000")]);
+    let late = json!({"activeDeadlineSeconds": 1, "terminationGracePeriodSeconds": 0, "containers": sleeper});
+    bench.apply("late", late).await;
+    let status =
+        bench.wait("late", |s| s.phase == Phase::Failed && s.container_statuses[0].state.terminated.is_some()).await;
+    assert_eq!(status.reason, "DeadlineExceeded");
+    // Filled before the first measure.
+    let mut init = sh("fill", "dd if=/dev/zero of=/v/f bs=1k count=200 2>/dev/null");
+    let mut main = sh("a", "exec sleep 1000");
+    for c in [&mut init, &mut main] {
+        c["volumeMounts"] = json!([{"name": "v", "mountPath": "/v"}]);
+    }
+    let volumes = json!([{"name": "v", "emptyDir": {"sizeLimit": "100Ki"}}]);
+    let full =
+        json!({"terminationGracePeriodSeconds": 0, "initContainers": [init], "containers": [main], "volumes": volumes});
+    bench.apply("full", full).await;
+    let status = bench.wait("full", |s| s.phase == Phase::Failed).await;
+    assert_eq!(status.reason, "Evicted");
     run.stop().await;
 }
