@@ -22,6 +22,7 @@ pub mod ports;
 pub mod producer;
 pub mod proxy;
 pub mod pymodbus;
+pub mod raw_mqtt;
 pub mod receiver;
 pub mod registry;
 pub mod run;

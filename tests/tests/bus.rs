@@ -8,9 +8,10 @@ use edge_model::topic::Topic;
 use edge_runtime::bus::{Bus, BusError, Listener, Retain, Settings};
 use edge_runtime::queue::{Queue, Stream};
 use edge_tests::mosquitto::{lines, publish, subscribe};
+use edge_tests::raw_mqtt::{connect_v4, raw, read, read_to_end};
 use edge_tests::wait::until_holds as until;
 use proptest::strategy::{Strategy as _, ValueTree as _};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -75,33 +76,6 @@ impl Node {
         self.stop.cancel();
         tokio::time::timeout(Duration::from_secs(30), self.task).await.expect("stops").unwrap();
     }
-}
-
-const fn connect_v4(keep_alive: u8) -> [u8; 15] {
-    [0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, keep_alive, 0, 1, b'r']
-}
-
-/// A raw client that has been accepted.
-async fn raw(address: SocketAddr, connect: &[u8]) -> TcpStream {
-    let mut socket = TcpStream::connect(address).await.unwrap();
-    socket.write_all(connect).await.unwrap();
-    assert_eq!(read(&mut socket, 4).await, [0x20, 2, 0, 0]);
-    socket
-}
-
-async fn read(socket: &mut TcpStream, n: usize) -> Vec<u8> {
-    let mut bytes = vec![0; n];
-    tokio::time::timeout(Duration::from_secs(60), socket.read_exact(&mut bytes)).await.expect("an answer").unwrap();
-    bytes
-}
-
-/// What comes until the server closes.
-async fn read_to_end(socket: &mut TcpStream) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    // A reset is an end, too.
-    let end = tokio::time::timeout(Duration::from_secs(60), socket.read_to_end(&mut bytes)).await;
-    let _ = end.expect("closed");
-    bytes
 }
 
 #[tokio::test(flavor = "multi_thread")]
