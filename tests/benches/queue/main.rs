@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use edge_runtime::queue::{Message, Queue, Settings, Stream};
-use edge_tests::image::Image;
+use edge_tests::filesystem::Image;
 use edge_tests::producer::folder;
 
 /// What one row of the table says.
