@@ -79,9 +79,12 @@ pub fn processes(folder: &Path) -> Vec<i32> {
 
 /// Those of [`processes`] that run in containers: not the daemon, not shims.
 pub fn containers(folder: &Path) -> Vec<i32> {
+    // A shim's executable is seen under another name, so its arguments tell.
     let ours = |pid: &i32| {
-        let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-        exe.to_string_lossy().contains("edge-runtime")
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut arguments = line.split(|b| *b == 0);
+        let program = arguments.next().unwrap_or_default();
+        contains(program, b"edge-runtime") || arguments.next() == Some(b"shim")
     };
     processes(folder).into_iter().filter(|pid| !ours(pid)).collect()
 }
