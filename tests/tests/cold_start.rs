@@ -10,7 +10,9 @@ use serde_json::json;
 
 #[test]
 fn everything_comes_up_without_a_network() {
-    let mut node = Node::new().config("[cloud]\naddress = \"mqtts://cloud.invalid:8883\"\n");
+    let mut node = Node::new().config(
+        "[cloud]\naddress = \"mqtts://cloud.invalid:8883\"\n[engine]\nbridge = \"edge-cold\"\nsubnet = \"10.244.79.0/24\"\n",
+    );
     node.start();
     let image = edge_tests::pods::busybox_archive(node.folder());
     node.cli(&["image", "import", &image, "--name", "localhost/busybox:1"]).ok();

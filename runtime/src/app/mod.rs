@@ -119,16 +119,30 @@ impl Node {
         // Pods: from objects to containers. What runs goes on when we stop, and is taken over when we start.
         let logs = Logs::new(open::pod_settings(&config).log_dir, store.clone());
         let possible = containers.as_ref().map(|_| ()).map_err(Clone::clone);
-        if let (Ok(containers), Some(images)) = (containers, images.clone()) {
-            let (settings, recorder) = (open::pod_settings(&config), recorder.clone());
-            let pods = pods::Context::new(settings, store.clone(), bus.clone(), containers, images, recorder);
-            supervisor.start(Unit::new("pods", move |context| {
-                let pods = Arc::clone(&pods);
-                async move {
-                    context.ready();
-                    Ok(pods::run(pods, context.stop).await?)
-                }
-            }));
+        match (containers, images.clone()) {
+            (Ok(containers), Some(images)) => {
+                let (settings, recorder) = (open::pod_settings(&config), recorder.clone());
+                let pods = pods::Context::new(settings, store.clone(), bus.clone(), containers, images, recorder);
+                supervisor.start(Unit::new("pods", move |context| {
+                    let pods = Arc::clone(&pods);
+                    async move {
+                        context.ready();
+                        Ok(pods::run(pods, context.stop).await?)
+                    }
+                }));
+            }
+            (containers, _) => {
+                let why = containers.err().unwrap_or_else(|| "there is no image store".to_owned());
+                let (config, store) = (Arc::clone(&config), store.clone());
+                supervisor.start(Unit::new("pods", move |context| {
+                    let (config, store, why) = (Arc::clone(&config), store.clone(), why.clone());
+                    async move {
+                        context.ready();
+                        pods::run_without(&store, &config.node, &why, context.stop).await;
+                        Ok(())
+                    }
+                }));
+            }
         }
 
         // The node as an object.

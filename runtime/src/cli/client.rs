@@ -193,7 +193,7 @@ impl Answer {
 
 /// A file as the body of a request, read piece by piece. What cannot be read ends the body early, and `failed` keeps why.
 pub fn upload(
-    file: tokio::fs::File,
+    file: impl tokio::io::AsyncRead + Unpin + Send,
     failed: std::sync::Arc<std::sync::Mutex<Option<io::Error>>>,
     sent: impl FnMut(u64) + Send + 'static,
 ) -> impl Stream<Item = Bytes> + Send {

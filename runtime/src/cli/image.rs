@@ -1,6 +1,8 @@
 //! `image …`: bars for a person, plain lines for a file.
 
 use std::collections::BTreeMap;
+use std::io::{BufWriter, ErrorKind};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,6 +33,9 @@ pub async fn pull(client: &Client, out: &mut Out, image: &str) -> Result<(), Cli
 pub async fn import(client: &Client, out: &mut Out, archive: &Path, name: Option<&str>) -> Result<(), CliError> {
     let failed = |source| CliError::File { path: archive.to_owned(), source };
     let path = name.map_or("/images/import".to_owned(), |name| format!("/images/import?name={}", encode(name)));
+    if archive.is_dir() {
+        return import_folder(client, out, archive, &path).await;
+    }
     let from = if archive == Path::new("-") { Path::new("/dev/stdin") } else { archive };
     let file = tokio::fs::File::open(from).await.map_err(failed)?;
     let length = file.metadata().await.map_err(failed)?.len();
@@ -43,6 +48,25 @@ pub async fn import(client: &Client, out: &mut Out, archive: &Path, name: Option
     bar.finish_and_clear();
     if let Some(error) = trouble.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(failed(error));
+    }
+    follow(steps?, out).await
+}
+
+/// An image layout is a folder: it is packed while it is sent.
+async fn import_folder(client: &Client, out: &mut Out, folder: &Path, path: &str) -> Result<(), CliError> {
+    let failed = |source| CliError::File { path: folder.to_owned(), source };
+    let (reader, writer) = UnixStream::pair().map_err(failed)?;
+    reader.set_nonblocking(true).map_err(failed)?;
+    let reader = tokio::net::UnixStream::from_std(reader).map_err(failed)?;
+    let from = folder.to_owned();
+    let packing = tokio::task::spawn_blocking(move || crate::images::pack(&from, BufWriter::new(writer)));
+    let trouble = Arc::new(Mutex::new(None));
+    let body = chunks(upload(reader, trouble, |_| {}));
+    let steps = client.send(Method::POST, path, "application/octet-stream", body).await;
+    // A node that has all it needs stops reading; what could not be read matters more than what it then says.
+    match packing.await {
+        Ok(Err(error)) if error.kind() != ErrorKind::BrokenPipe => return Err(failed(error)),
+        _ => {}
     }
     follow(steps?, out).await
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::error::Problem;
 use super::layer::{Origin, Value};
 use super::{Merged, schema};
-use crate::engine::pods;
+use crate::engine::{network, pods};
 use crate::{api, bus, cloud, field, images, queue, store};
 
 /// A serial port of the board.
@@ -240,6 +240,11 @@ impl Reader<'_> {
             log_max_bytes: self.number("engine.log-max-kib") << 10,
             pids_limit: u32::try_from(self.number("engine.pids-limit")).ok(),
             allow_privileged: self.flag("engine.allow-privileged"),
+            network: network::Settings {
+                bridge: self.text("engine.bridge"),
+                subnet: self.text("engine.subnet").parse().unwrap_or(network::Subnet::DEFAULT),
+                expose: self.address("bus.listen").map(|a| a.port()).filter(|p| *p != 0).into_iter().collect(),
+            },
             ..pods::Settings::default()
         }
     }
@@ -298,6 +303,13 @@ pub fn check(board: &str, merged: &Merged) -> Result<Config, Vec<Problem>> {
     }
     if let Err(message) = crate::telemetry::log::Levels::parse(&keys.text("log.level")) {
         problem("log.level", message);
+    }
+    let bridge = keys.text("engine.bridge");
+    if bridge.len() > 15 || bridge.contains(['/', ' ', ':']) {
+        problem("engine.bridge", format!("{bridge:?} is not a name of an interface: at most 15 characters"));
+    }
+    if let Err(error) = keys.text("engine.subnet").parse::<network::Subnet>() {
+        problem("engine.subnet", error.to_string());
     }
     let config = Config {
         node: node.clone(),

@@ -10,8 +10,8 @@
 //!   Values are split into parts so small that no leaf (at most 17 entries) gets there.
 //! * **Prefixes are consistent**: after a crash sled has a prefix of the changes of an unfinished commit, in their order.
 //!   Callers order their changes accordingly.
-//! * **Space comes back**: sled cleans its file only in the periodic flusher we do not run; [`Database::compact`] copies what
-//!   is alive into a new file instead.
+//! * **Space comes back**: sled cleans its file only in the periodic flusher we do not run; [`Database::compact`] and
+//!   [`Database::commit_only`] copy what is alive into a new file instead.
 
 mod compact;
 mod file;
@@ -232,7 +232,7 @@ impl Database {
             live.sync()
         });
         if done.as_ref().is_err_and(DiskError::is_full) {
-            // Whatever is tried next, it will have to write a little first.
+            // sled itself found no space. Whatever is tried next, it will have to write a little first.
             self.ballast.drop_it();
         }
         done

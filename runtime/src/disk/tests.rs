@@ -195,6 +195,21 @@ fn compaction_keeps_everything_and_a_crash_in_it_loses_nothing() {
 }
 
 #[test]
+fn a_commit_can_keep_only_what_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut database, _) = Database::open(dir.path(), Settings::default()).unwrap();
+    let many: Vec<Change> = (0..200).map(|n| put(&format!("k{n}"), &[7; 20_000])).collect();
+    database.commit(Purpose::Add, &many).unwrap();
+    let keep = [b"k3".to_vec(), b"k4".to_vec(), b"gone".to_vec()];
+    database.commit_only(&keep, 40_000, &[put("new", b"1"), Change::Delete(b"k4".to_vec())]).unwrap();
+    assert!(database.file_bytes() < 600_000, "{}", database.file_bytes());
+    drop(database);
+    let (mut database, opened) = Database::open(dir.path(), Settings::default()).unwrap();
+    assert_eq!(opened, Opened::Existing);
+    assert_eq!(all(&mut database), [("k3".to_owned(), 20_000), ("new".to_owned(), 1)]);
+}
+
+#[test]
 fn another_segment_size_is_taken_up_by_compaction_not_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (mut database, _) = Database::open(dir.path(), Settings::default()).unwrap();

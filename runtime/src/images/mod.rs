@@ -20,6 +20,7 @@ mod digest;
 mod disk;
 mod download;
 mod error;
+mod folder;
 mod gc;
 mod import;
 mod index;
@@ -42,11 +43,13 @@ mod tests;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
 
 pub use build::BuildFile;
 pub use credentials::Credentials;
 pub use digest::Digest;
 pub use error::Error;
+pub use folder::pack;
 pub use gc::{Collected, Usage};
 pub use import::Source;
 pub use manifest::ImageConfig;
@@ -194,16 +197,31 @@ async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error>
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Broken("work on images")))
 }
 
+/// How long an owner that has just gone may take to let go: a process it was starting at that moment holds the lock until
+/// it has become another program.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// How often the lock is tried.
+const LOCK_STEP: Duration = Duration::from_millis(20);
+
+/// Takes the lock of a store.
+fn take(lock: &File, dir: &Path, lock_path: &Path) -> Result<(), Error> {
+    let until = Instant::now() + LOCK_WAIT;
+    loop {
+        match rustix::fs::flock(lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => std::thread::sleep(LOCK_STEP),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::Locked(dir.to_owned())),
+            Err(e) => return Err(Error::disk("lock", lock_path)(e.into())),
+        }
+    }
+}
+
 impl Inner {
     fn open(dir: PathBuf, settings: Settings) -> Result<Inner, Error> {
         disk::private_dir(&dir)?;
         let lock_path = dir.join("lock");
         let lock = File::create(&lock_path).map_err(Error::disk("create", &lock_path))?;
-        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::Locked(dir)),
-            Err(e) => return Err(Error::disk("lock", &lock_path)(e.into())),
-            Ok(()) => {}
-        }
+        take(&lock, &dir, &lock_path)?;
         disk::remove(&dir.join("tmp"))?;
         for name in ["blobs/sha256", "layers", "roots", "partial", "tmp"] {
             disk::private_dir(&dir.join(name))?;

@@ -143,6 +143,11 @@ impl Index {
         self.chunks.back()
     }
 
+    /// All chunks, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Meta> {
+        self.chunks.iter()
+    }
+
     /// The first chunk.
     pub(super) fn first(&self) -> Option<&Meta> {
         self.chunks.front()

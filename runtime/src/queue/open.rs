@@ -151,10 +151,11 @@ impl Queue {
         let heads: Heads = database.get(HEADS)?.and_then(|bytes| decode(&bytes)).unwrap_or_default();
         let ceiling = Ceiling::open(dir.join("sequence"));
         let mut lanes = load(&mut database, &heads)?;
-        // The ceiling is at most one step ahead of what was used: if it is further, what used those numbers is gone.
+        // The ceiling is at most a step and a commit ahead of what is on disk, and no commit has as many messages as a step has
+        // numbers: if it is further, what used those numbers is gone.
         let highest = lanes.iter().map(|(_, l)| l.index.head.next).max().unwrap_or(1);
-        let skipped =
-            highest.saturating_add(Ceiling::STEP) < ceiling.get() || matches!(opened, Opened::SetAside { .. });
+        let lost = highest.saturating_add(2 * Ceiling::STEP) < ceiling.get();
+        let skipped = lost || matches!(opened, Opened::SetAside { .. });
         if skipped {
             for stream in Stream::ALL {
                 let head = &mut lanes.get_mut(stream).index.head;

@@ -191,7 +191,6 @@ impl Writer {
             Ok(()) => self.succeed(parts),
             Err(error) => self.fail(parts, error),
         }
-        self.compact_sometimes();
     }
 
     fn take(&mut self) -> PerStream<Part> {
@@ -305,12 +304,6 @@ impl Writer {
             source,
         })?;
         let mut changes = Vec::new();
-        for (stream, part) in parts.iter() {
-            for first in &part.suspect {
-                changes.push(Change::Delete(key(b'm', stream, *first)));
-                changes.push(Change::Delete(key(b'c', stream, *first)));
-            }
-        }
         let mut purpose = Purpose::Tidy;
         for (stream, part) in parts.iter() {
             for New { meta, value, .. } in &part.chunks {
@@ -320,6 +313,21 @@ impl Writer {
             }
         }
         changes.push(Change::Put(HEADS.to_vec(), encode(heads)));
+        if let Some((keys, bytes)) = self.worth_compacting() {
+            self.compact_after = Instant::now() + COMPACT_PAUSE;
+            match self.database.commit_only(&keys, bytes, &changes) {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::warn!(%error, "the queue could not be compacted"),
+            }
+        }
+        let mut before = Vec::new();
+        for (stream, part) in parts.iter() {
+            for first in &part.suspect {
+                before.push(Change::Delete(key(b'm', stream, *first)));
+                before.push(Change::Delete(key(b'c', stream, *first)));
+            }
+        }
+        changes.splice(0..0, before);
         for (stream, part) in parts.iter() {
             let written = |first: &u64| part.chunks.iter().any(|c| c.meta.first == *first);
             for first in part.gone.iter().filter(|f| !written(f)) {
@@ -402,26 +410,25 @@ impl Writer {
         }
     }
 
-    fn compact_sometimes(&mut self) {
-        let now = Instant::now();
+    /// The keys to keep and about how much they hold, when the file is large and little in it is still needed.
+    fn worth_compacting(&self) -> Option<(Vec<Vec<u8>>, u64)> {
         let file = self.database.file_bytes();
-        if file < COMPACT_FROM || now < self.compact_after {
-            return;
+        if file < COMPACT_FROM || Instant::now() < self.compact_after {
+            return None;
         }
-        let (stored, gone) = {
-            let state = self.shared.lock();
-            let each = state.streams.iter();
-            each.fold((0u64, false), |(bytes, any), (_, l)| (bytes + l.index.stored(), any || !l.gone.is_empty()))
-        };
-        // What the list has forgotten is copied, too, until the next commit has deleted it.
-        if gone || file < COMPACT_RATIO.saturating_mul(stored) {
-            return;
+        let state = self.shared.lock();
+        let stored: u64 = state.streams.iter().map(|(_, l)| l.index.stored()).sum();
+        if file < COMPACT_RATIO.saturating_mul(stored) {
+            return None;
         }
-        if let Err(error) = self.database.compact() {
-            tracing::warn!(%error, "the queue could not be compacted");
+        let mut keys = Vec::new();
+        for (stream, lane) in state.streams.iter() {
+            for meta in lane.index.iter() {
+                keys.push(key(b'c', stream, meta.first));
+                keys.push(key(b'm', stream, meta.first));
+            }
         }
-        self.compact_after = Instant::now() + COMPACT_PAUSE;
-        self.shared.lock().disk_bytes = self.database.file_bytes();
+        Some((keys, stored))
     }
 }
 
