@@ -49,6 +49,8 @@ pub struct Node {
     pub containers: Result<(), String>,
     /// The logs of its containers.
     pub logs: Logs,
+    /// Records events. Kept to the end: the unit that keeps them ends when nobody can record any more.
+    pub recorder: events::Recorder,
     supervisor: Supervisor,
     deadline: Duration,
 }
@@ -257,6 +259,7 @@ impl Node {
             images,
             containers,
             logs,
+            recorder,
             supervisor,
             deadline,
         })

@@ -42,8 +42,10 @@ impl Terminal {
 
     /// Draws a whole screen, without flicker: lines are overwritten, not erased first.
     pub fn draw(&self, lines: &[String]) {
-        let (rows, columns) = rustix::termios::tcgetwinsize(rustix::stdio::stdout())
-            .map_or((24, 80), |s| (usize::from(s.ws_row).max(4), usize::from(s.ws_col).max(20)));
+        // A terminal that does not know its size says 0 (tty_ioctl(4)).
+        let known = |size: u16, usual: usize| if size == 0 { usual } else { usize::from(size) };
+        let size = rustix::termios::tcgetwinsize(rustix::stdio::stdout()).ok();
+        let (rows, columns) = size.map_or((24, 80), |s| (known(s.ws_row, 24).max(4), known(s.ws_col, 80)));
         let mut screen = String::from("\x1b[H");
         for line in lines.iter().take(rows - 1) {
             screen.push_str(&cut(line, columns));
