@@ -53,6 +53,14 @@ pub fn processes(folder: &Path) -> Vec<i32> {
             found.insert(pid);
         }
     }
+    // The test and what started it may name the folder as well, or see its mounts from another namespace (an init that has
+    // one of its own did, and everything on the machine is its child). They go before their children are looked at.
+    let mut own = i32::try_from(std::process::id()).unwrap_or(0);
+    while own > 0 {
+        found.remove(&own);
+        own = parents.get(&own).copied().unwrap_or(0);
+    }
+    found.remove(&1);
     // Children of what belongs belong too: a container's processes know nothing of the folder.
     loop {
         let more: Vec<i32> = parents
@@ -65,20 +73,18 @@ pub fn processes(folder: &Path) -> Vec<i32> {
         }
         found.extend(more);
     }
-    // The test and what started it may name the folder as well.
-    let mut own = i32::try_from(std::process::id()).unwrap_or(0);
-    while own > 0 {
-        found.remove(&own);
-        own = parents.get(&own).copied().unwrap_or(0);
-    }
+    found.remove(&i32::try_from(std::process::id()).unwrap_or(0));
     found.into_iter().collect()
 }
 
 /// Those of [`processes`] that run in containers: not the daemon, not shims.
 pub fn containers(folder: &Path) -> Vec<i32> {
+    // A shim's executable is seen under another name, so its arguments tell.
     let ours = |pid: &i32| {
-        let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-        exe.to_string_lossy().contains("edge-runtime")
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut arguments = line.split(|b| *b == 0);
+        let program = arguments.next().unwrap_or_default();
+        contains(program, b"edge-runtime") || arguments.next() == Some(b"shim")
     };
     processes(folder).into_iter().filter(|pid| !ours(pid)).collect()
 }

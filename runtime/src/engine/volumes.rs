@@ -18,6 +18,8 @@ use edge_model::pod::{EmptyDir, HostPathType, KeyToPath, Medium, PodSpec, Volume
 mod mounts;
 mod project;
 mod subpath;
+
+pub use subpath::make_dir;
 #[cfg(test)]
 mod tests;
 

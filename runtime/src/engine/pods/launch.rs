@@ -238,7 +238,11 @@ impl Launch {
                 node_memory: ctx.node_memory,
                 allow_privileged: ctx.settings.allow_privileged,
             });
-            Ok((shaped.map_err(|e| refuse("CreateContainerConfigError", e))?, log))
+            let spec = shaped.map_err(|e| refuse("CreateContainerConfigError", e))?;
+            volumes::make_dir(&root, &spec.cwd).map_err(|e| {
+                refuse("CreateContainerError", format!("working directory {}: {e}", spec.cwd.display()))
+            })?;
+            Ok((spec, log))
         };
         match tokio::task::spawn_blocking(work).await {
             Ok(result) => result,

@@ -43,6 +43,33 @@ fn prepare(place: &Path, is_dir: bool) -> io::Result<()> {
     if is_dir { fs::create_dir(place) } else { OpenOptions::new().write(true).create_new(true).open(place).map(drop) }
 }
 
+/// Makes a folder of a container's root file system, with its parents, as runc does for a working directory that the image
+/// does not have. Links are followed as the container would follow them, never out of its root.
+///
+/// # Errors
+/// Something on the way is no folder, or cannot be made.
+pub fn make_dir(root: &Path, path: &Path) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(root, flags, Mode::empty())?;
+    let (mut parent, mut so_far) = (None::<OwnedFd>, std::path::PathBuf::new());
+    for part in path.components().filter(|c| matches!(c, std::path::Component::Normal(_))) {
+        so_far.push(part);
+        let inside = || {
+            let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+            rustix::fs::openat2(&root, &so_far, flags, Mode::empty(), resolve)
+        };
+        let dir = match inside() {
+            Err(Errno::NOENT) => {
+                rustix::fs::mkdirat(parent.as_ref().unwrap_or(&root), part.as_os_str(), Mode::from_raw_mode(0o755))?;
+                inside()?
+            }
+            other => other?,
+        };
+        parent = Some(dir);
+    }
+    Ok(())
+}
+
 fn open(root: &Path, sub_path: &str) -> Result<OwnedFd, Errno> {
     let root = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let beneath = |dir: &OwnedFd, path: &str| {

@@ -216,3 +216,20 @@ fn usage_counts_what_is_below() {
     assert!(usage(&bench.temp.path().join("u")) >= 100_000);
     assert_eq!(usage(&bench.temp.path().join("none")), 0);
 }
+
+/// An image whose working directory is not in it kept its pods from starting.
+#[test]
+fn a_working_directory_is_made_inside_the_root_only() {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().join("root");
+    fs::create_dir_all(root.join("real")).unwrap();
+    symlink("/real", root.join("link")).unwrap();
+    symlink("../../..", root.join("up")).unwrap();
+    make_dir(&root, Path::new("/srv/app")).unwrap();
+    make_dir(&root, Path::new("/link/below")).unwrap();
+    make_dir(&root, Path::new("/up/here")).unwrap();
+    make_dir(&root, Path::new("/")).unwrap();
+    assert!(root.join("srv/app").is_dir() && root.join("real/below").is_dir() && root.join("here").is_dir());
+    fs::write(root.join("file"), "").unwrap();
+    assert!(make_dir(&root, Path::new("/file/x")).is_err());
+}
