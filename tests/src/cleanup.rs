@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Kills every process that belongs to `folder`, unmounts everything below it, and removes the cgroups they left.
 ///
 /// A process belongs when its command line or environment names the folder, when its root file system lies there, or when
-/// its parent belongs. The test itself and what started it only look like it, and are spared.
+/// its parent belongs. The test itself and what started it only look like it, and are spared, as is init.
 pub fn sweep(folder: &Path) {
     let mut cgroups = HashSet::new();
     let start = Instant::now();
@@ -37,7 +37,6 @@ pub fn sweep(folder: &Path) {
 /// The processes that belong to `folder`, zombies left out: they hold nothing, and their parent reaps them.
 pub fn processes(folder: &Path) -> Vec<i32> {
     let needle = folder.as_os_str().as_encoded_bytes();
-    let own_mounts = std::fs::read_link("/proc/self/ns/mnt").ok();
     let mut parents = HashMap::new();
     let mut found = HashSet::new();
     for pid in all() {
@@ -48,18 +47,17 @@ pub fn processes(folder: &Path) -> Vec<i32> {
         parents.insert(pid, parent);
         let proc = PathBuf::from(format!("/proc/{pid}"));
         let names = |file: &str| std::fs::read(proc.join(file)).is_ok_and(|bytes| contains(&bytes, needle));
-        let elsewhere = || std::fs::read_link(proc.join("ns/mnt")).ok() != own_mounts;
-        if names("cmdline") || names("environ") || (elsewhere() && names("mountinfo")) {
+        if names("cmdline") || names("environ") || has_root_in(&proc, needle) {
             found.insert(pid);
         }
     }
-    // The test and what started it may name the folder as well, or see its mounts from another namespace (an init that has
-    // one of its own did, and everything on the machine is its child). They go before their children are looked at.
+    // The test and what started it may name the folder as well; they go before their children are looked at.
     let mut own = i32::try_from(std::process::id()).unwrap_or(0);
     while own > 0 {
         found.remove(&own);
         own = parents.get(&own).copied().unwrap_or(0);
     }
+    // Whatever init looks like, everything on the machine is its child.
     found.remove(&1);
     // Children of what belongs belong too: a container's processes know nothing of the folder.
     loop {
@@ -75,6 +73,13 @@ pub fn processes(folder: &Path) -> Vec<i32> {
     }
     found.remove(&i32::try_from(std::process::id()).unwrap_or(0));
     found.into_iter().collect()
+}
+
+/// Whether a process has its root file system there, as a container has: an overlay whose layers name the folder. Other
+/// mounts tell nothing: every service with a mount namespace of its own sees all of the machine's.
+fn has_root_in(proc: &Path, needle: &[u8]) -> bool {
+    let mounts = std::fs::read(proc.join("mountinfo")).unwrap_or_default();
+    mounts.split(|b| *b == b'\n').any(|line| line.split(|b| *b == b' ').nth(4) == Some(b"/") && contains(line, needle))
 }
 
 /// Those of [`processes`] that run in containers: not the daemon, not shims.
@@ -192,6 +197,25 @@ mod tests {
         assert!(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// The first version killed whatever had a mount namespace of its own: on a machine with services, those.
+    #[test]
+    fn a_service_that_merely_sees_the_mounts_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let status = Command::new("mount").args(["-t", "tmpfs", "none"]).arg(folder.path()).status().unwrap();
+        assert!(status.success(), "this test needs root");
+        let mut service = Command::new("unshare").args(["--mount", "sleep", "1000"]).spawn().unwrap();
+        let pid = i32::try_from(service.id()).unwrap();
+        let sees = || std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+        let name = |pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        crate::wait::until_true("the service runs", || name(pid).trim() == "sleep");
+        assert!(sees().contains(&*folder.path().to_string_lossy()));
+        sweep(folder.path());
+        assert!(service.try_wait().unwrap().is_none(), "it was killed");
+        assert!(!std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(&*folder.path().to_string_lossy()));
+        service.kill().unwrap();
+        service.wait().unwrap();
     }
 
     #[test]

@@ -38,8 +38,9 @@ const DOORS: &[(&str, &[&str])] = &[
     ("http-body-util", &["runtime/src/api/", "runtime/src/cli"]),
     ("hyper", &["runtime/src/api/", "runtime/src/cli"]),
     ("hyper-util", &["runtime/src/api/", "runtime/src/cli"]),
-    // Listed for its version only.
+    // Listed for their version and features only; `log` is also a module of ours.
     ("idna_adapter", &[]),
+    ("log", &["*"]),
     ("indicatif", &["runtime/src/cli"]),
     ("inotify", &["runtime/src/manifest"]),
     ("json-patch", &["runtime/model/src/patch.rs"]),

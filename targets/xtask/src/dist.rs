@@ -63,7 +63,7 @@ fn compile(target: &Target, profile: &str) -> Result<PathBuf, Error> {
         .current_dir(root())
         .args(["build", "--locked", "--package", "edge-runtime", "--bin", "edge-runtime"])
         .args(["--profile", profile, "--target", triple, "--config", "profile.release.strip=\"none\""])
-        .args(["--config", &format!("target.{triple}.rustflags={:?}", remaps())])
+        .args(["--config", &format!("target.{triple}.rustflags={:?}", flags(target))])
         .arg("--target-dir")
         .arg(folder(target));
     if let Some(compiler) = compiler(triple)? {
@@ -93,6 +93,11 @@ fn compiler(triple: &str) -> Result<Option<PathBuf>, Error> {
     let cache = root().join(".cache").join(triple);
     let path = output(Command::new(script).arg(cache))?;
     Ok(Some(PathBuf::from(path.trim())))
+}
+
+/// What is added to the compiler's flags in `.cargo/config.toml`.
+fn flags(target: &Target) -> Vec<String> {
+    target.facts.rustflags.iter().cloned().chain(remaps()).collect()
 }
 
 /// The build machine's folders, which would else stand in panic messages and make builds differ between machines.

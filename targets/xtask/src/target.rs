@@ -23,6 +23,9 @@ pub struct Facts {
     pub arch: String,
     /// The program that removes symbols.
     pub strip: String,
+    /// Flags of the compiler for what is shipped, beside those of every build.
+    #[serde(default)]
+    pub rustflags: Vec<String>,
     /// What runs the executable where it is foreign.
     pub runner: Option<String>,
     /// The limits.
