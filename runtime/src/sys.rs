@@ -35,6 +35,30 @@ pub fn trim_memory() {
     }
 }
 
+/// Unmaps the pages of code that were run so far; what is run again comes back from the page cache, page by page. Code that
+/// only the start needed is most of a small node's resident memory, and stays resident until the kernel is short of it.
+///
+/// Only executable mappings of our own file are touched: nothing ever writes to them, so nothing is lost. (Read-only data is
+/// left alone: the pages that were relocated at the start are among it.)
+pub fn forget_start_code() {
+    let Ok(own) = std::fs::read_link("/proc/self/exe") else { return };
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
+    for line in maps.lines().filter(|l| l.split_whitespace().nth(1) == Some("r-xp")) {
+        if !line.ends_with(&*own.to_string_lossy()) {
+            continue;
+        }
+        let range = line.split_whitespace().next().and_then(|r| r.split_once('-'));
+        let parse = |text: &str| usize::from_str_radix(text, 16).ok();
+        let Some((Some(start), Some(end))) = range.map(|(a, b)| (parse(a), parse(b))) else { continue };
+        let address = std::ptr::with_exposed_provenance_mut::<libc::c_void>(start);
+        // SAFETY: the range is a private, executable and unwritable mapping of a file; dropping its pages only makes the
+        // next access read them from the file again.
+        unsafe {
+            libc::madvise(address, end.saturating_sub(start), libc::MADV_DONTNEED);
+        }
+    }
+}
+
 /// `WDIOC_SETTIMEOUT` of `linux/watchdog.h`: `_IOWR('W', 6, int)`.
 const WDIOC_SETTIMEOUT: libc::c_ulong = 0xc004_5706;
 

@@ -122,6 +122,7 @@ async fn serve(node: &Node, notify: &Notify, terminate: &mut Signal, interrupt: 
             Ok(()) = changes.changed() => {}
             () = &mut trim, if !trimmed => {
                 crate::sys::trim_memory();
+                crate::sys::forget_start_code();
                 trimmed = true;
             }
         }
