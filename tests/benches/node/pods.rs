@@ -32,7 +32,7 @@ pub fn run(runs: usize) {
     for round in 0..runs {
         host.push(ours(&node, &format!("host-{round}"), true));
         isolated.push(ours(&node, &format!("isolated-{round}"), false));
-        podman.push(podman_run(round));
+        podman.push(podman_run(&image, round));
         runc.push(bundle_run(&image, "runc", round));
         crun.push(bundle_run(&image, "crun", round));
     }
@@ -84,14 +84,23 @@ pub fn wait_running(node: &Node, name: &str) {
     }
 }
 
-fn podman_run(round: usize) -> Duration {
-    let name = format!("edge-bench-{round}");
-    let mut command = Command::new("podman");
-    command.args(["--cgroup-manager", "cgroupfs", "--runtime", "runc", "run", "--detach", "--pull", "never"]);
-    command.args(["--network", "host", "--name", &name, NAME]);
-    let elapsed = timed(&mut command);
+fn podman_run(image: &Image, round: usize) -> Duration {
+    let name = format!("edge-bench-{}-{round}", std::process::id());
+    // podman asks for more open files and processes than a machine may allow; this many are enough to sleep.
+    let line = format!(
+        "podman --cgroup-manager cgroupfs --runtime runc run --detach --pull never --network host \
+         --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 --name {name} {NAME}"
+    );
+    let elapsed = timed(Command::new("sh").args(["-c", &aside(image, "podman", &line)]));
     run_program("podman", ["rm", "--force", "--time", "0", &name], "").ok();
     elapsed
+}
+
+/// A shell script of one command whose output goes to a file, and is shown if it fails: what an engine leaves running keeps
+/// its output open.
+fn aside(image: &Image, engine: &str, line: &str) -> String {
+    let log = image.path(&format!("{engine}.log"));
+    format!("{line} >'{log}' 2>&1 </dev/null || {{ cat '{log}'; exit 1; }}", log = log.display())
 }
 
 fn timed(command: &mut Command) -> Duration {
@@ -119,8 +128,8 @@ fn bundle(image: &Image, engine: &str) {
 
 fn bundle_run(image: &Image, engine: &str, round: usize) -> Duration {
     let name = format!("edge-bench-{engine}-{}-{round}", std::process::id());
-    let script = format!("exec {engine} run --detach --bundle '{}' {name} >/dev/null", image.path(engine).display());
-    let elapsed = timed(&mut private_mounts(&script));
+    let line = format!("{engine} run --detach --bundle '{}' {name}", image.path(engine).display());
+    let elapsed = timed(&mut private_mounts(&aside(image, engine, &line)));
     let gone: Output = finish(&mut private_mounts(&format!("exec {engine} delete --force {name}")), "", DEADLINE);
     gone.ok();
     elapsed
