@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::commands::Command;
-use super::device::{Known, Mapper, Retry, State};
+use super::device::{Known, Mapper, Retry, State, Taken};
 use super::topics::desire;
 use super::{Context, Error, TICK};
 use crate::bus::Retain;
@@ -139,10 +139,18 @@ impl Field {
         let id = (batch.device.namespace.clone(), batch.device.name.clone());
         // A batch sent before a reconfiguration has another profile: its indices mean nothing any more.
         let Some(known) = self.devices.get_mut(&id).filter(|k| *k.profile == *batch.device) else { return };
-        let (before, news) = known.take(batch);
+        let taken = known.take(batch);
+        self.tell(&id, batch.time_ms, &taken);
+        self.pursue(&id);
+    }
+
+    /// Tells the bus what became of readings.
+    pub(super) fn tell(&mut self, id: &Id, time_ms: i64, taken: &Taken) {
+        let Some(known) = self.devices.get(id) else { return };
         let bus = &self.context.bus;
-        if !batch.samples.is_empty() {
-            let data = batch.samples.iter().filter_map(|s| {
+        // A mapper in a pod has said so on the bus itself.
+        if !taken.told.is_empty() && !matches!(known.mapper, Mapper::Outside) {
+            let data = taken.told.iter().filter_map(|s| {
                 let point = known.profile.points.get(usize::from(s.point))?;
                 Some((point, s.value.as_ref().map(Value::to_string).unwrap_or_default(), s.quality))
             });
@@ -153,16 +161,15 @@ impl Field {
                 type_word: point.value_type.word(),
                 quality: *quality,
             });
-            bus.publish(&Topic::DeviceData(known.id.clone()), wire::data(batch.time_ms, values), Retain::No);
+            bus.publish(&Topic::DeviceData(known.id.clone()), wire::data(time_ms, values), Retain::No);
         }
-        if !before.is_empty() {
-            let document = wire::document(batch.time_ms, &before, &known.twin);
+        if !taken.before.is_empty() {
+            let document = wire::document(time_ms, &taken.before, &known.twin);
             bus.publish(&Topic::TwinDocument(known.id.clone()), document, Retain::No);
         }
-        if news {
-            self.state_changed(&id, batch.time_ms);
+        if taken.news {
+            self.state_changed(id, time_ms);
         }
-        self.pursue(&id);
     }
 
     /// A device went online or offline.
@@ -265,6 +272,11 @@ impl Field {
     async fn tick(&mut self) {
         let (now, wall) = (Instant::now(), now_ms());
         let interval = Duration::from_millis(self.context.settings.status_interval_ms);
+        let ids: Vec<Id> = self.devices.keys().cloned().collect();
+        for id in &ids {
+            let Some(taken) = self.devices.get_mut(id).map(|known| known.passed(wall)) else { continue };
+            self.tell(id, wall, &taken);
+        }
         for known in self.devices.values_mut() {
             while known.outbox.is_due(wall) {
                 let Some((message, count)) = data_message(known) else { break };
@@ -277,7 +289,6 @@ impl Field {
                 write_status(&self.context, known).await;
             }
         }
-        let ids: Vec<Id> = self.devices.keys().cloned().collect();
         for id in ids {
             self.pursue(&id);
         }
