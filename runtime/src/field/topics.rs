@@ -95,6 +95,15 @@ impl Field {
         self.context.bus.publish(&Topic::TwinGetResult(topic_id), payload, Retain::No);
     }
 
+    /// `…/membership/get`: somebody asks which devices there are.
+    pub(super) fn get_members(&mut self, message: &Message) {
+        let Ok(Topic::MembershipGet(node)) = message.topic.parse::<Topic>() else { return };
+        let event_id = wire::parse::<wire::Update>(&message.payload).map(|u| u.event_id).unwrap_or_default();
+        let devices = self.devices.values().map(|k| (k.id.as_str(), k.state.word()));
+        let payload = wire::members(&event_id, now_ms(), devices);
+        self.context.bus.publish(&Topic::MembershipGetResult(node), payload, Retain::No);
+    }
+
     /// `…/state/update`: a mapper in a pod says whether its device answers. Our own publications come by here, too.
     pub(super) fn outside_state(&mut self, message: &Message) {
         let Ok(Topic::DeviceState(topic_id)) = message.topic.parse::<Topic>() else { return };

@@ -51,6 +51,9 @@ pub(super) struct Field {
     pub(super) context: Context,
     pub(super) devices: BTreeMap<Id, Known>,
     pub(super) mappers: Mappers,
+    /// Devices the bus has not been told of: those that came and those that went.
+    pub(super) came: Vec<String>,
+    pub(super) went: Vec<String>,
     batches: mpsc::Receiver<Batch>,
     pub(super) work: JoinSet<Done>,
     to_queue: mpsc::Sender<(Stream, queue::Message)>,
@@ -71,7 +74,17 @@ impl Field {
         let mut queueing = JoinSet::new();
         queueing.spawn(enqueue(context.queue.clone(), messages));
         let mappers = Mappers::new(out, now_ms, pauses, &context.settings.replay_dir);
-        Field { context, devices: BTreeMap::new(), mappers, batches, work: JoinSet::new(), to_queue, queueing }
+        Field {
+            context,
+            devices: BTreeMap::new(),
+            mappers,
+            came: Vec::new(),
+            went: Vec::new(),
+            batches,
+            work: JoinSet::new(),
+            to_queue,
+            queueing,
+        }
     }
 
     pub(super) async fn run(
@@ -84,6 +97,8 @@ impl Field {
         let mut updates = bus.subscribe(&Topic::TwinUpdate(any.clone()).to_string());
         let mut gets = bus.subscribe(&Topic::TwinGet(any.clone()).to_string());
         let mut states = bus.subscribe(&Topic::DeviceState(any).to_string());
+        let node = &self.context.settings.node_name;
+        let mut members = bus.subscribe(&Topic::MembershipGet(node.clone()).to_string());
         let mut watches = self.list();
         let mut tick = Instant::now() + TICK;
         loop {
@@ -103,6 +118,7 @@ impl Field {
                 failure = self.mappers.failure() => return Err(Error::Mapper(failure)),
                 message = updates.next() => self.update(&message.ok_or(Error::Bus)?),
                 message = gets.next() => self.get_twin(&message.ok_or(Error::Bus)?),
+                message = members.next() => self.get_members(&message.ok_or(Error::Bus)?),
                 message = states.next() => self.outside_state(&message.ok_or(Error::Bus)?),
                 () = sleep_until(tick), if !idle => {
                     tick = Instant::now() + TICK;

@@ -48,7 +48,8 @@ pub struct Report {
     pub aggregate: Option<Aggregate>,
     /// How long readings are taken together, in milliseconds, 100 to one day; needed with an aggregate.
     pub window: u64,
-    /// A value that was not read again for so long is stale, in milliseconds, up to one day; 0 for never.
+    /// A value that was not read again for so long is stale, in milliseconds, up to one day; 0 for never. Looked at once a
+    /// second.
     pub stale: u64,
 }
 
