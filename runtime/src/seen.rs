@@ -100,7 +100,11 @@ fn link_section(link: &Link) -> Section {
         let time = edge_model::time::rfc3339;
         let item = match link.state() {
             LinkState::Disabled => Item::well("cloud", "disabled"),
-            LinkState::Online { since_ms } => Item::well("cloud", "online").with("since", time(since_ms)),
+            LinkState::Online { since_ms } => match link.left_out() {
+                None => Item::well("cloud", "online"),
+                Some(which) => Item::unwell("cloud", "online", format!("left out: {which}")),
+            }
+            .with("since", time(since_ms)),
             LinkState::Connecting { reason } if reason.is_empty() => Item::well("cloud", "connecting"),
             LinkState::Connecting { reason } => Item::unwell("cloud", "connecting", reason),
             LinkState::Offline { since_ms, reason, next_try_ms } => Item::unwell("cloud", "offline", reason)
@@ -108,7 +112,8 @@ fn link_section(link: &Link) -> Section {
                 .with("nextTry", time(next_try_ms)),
         };
         let stats = link.stats();
-        vec![item.with("sent", stats.sent_total).with("acknowledged", stats.acked_total)]
+        let item = item.with("sent", stats.sent_total).with("acknowledged", stats.acked_total);
+        vec![item.with("oversize", stats.oversize_total)]
     })
 }
 
@@ -172,6 +177,7 @@ fn bus_figures(e: &mut Exposition, bus: &Bus) {
         e.sample(Shape::Counter, "edge_bus_dropped_total", help, &[("receiver", who)], n as f64);
     }
     e.counter("edge_bus_uploads_total", "Messages that clients had brought to the cloud.", stats.uploads_total);
+    e.counter("edge_bus_uploads_refused_total", "Uploads that were not acknowledged.", stats.uploads_refused_total);
     e.counter("edge_bus_refused_total", "Clients that were refused.", stats.refused_total);
 }
 

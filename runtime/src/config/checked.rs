@@ -347,6 +347,17 @@ pub fn check(board: &str, merged: &Merged) -> Result<Config, Vec<Problem>> {
     if let Err(error) = config.cloud.check() {
         problem(&format!("cloud.{}", error.key), error.rule);
     }
+    // An upload is acknowledged once it is queued: whatever the bus takes has to fit through the link.
+    let needed = config.cloud.needed_for_uploads(config.bus.max_packet_bytes);
+    if config.cloud.address.is_some() && config.cloud.message_max_bytes < needed {
+        let (now, bus, least) =
+            (keys.number("cloud.message-max-kib"), keys.number("bus.max-packet-kib"), needed.div_ceil(1024));
+        let message = format!(
+            "{now} is too small for what applications may upload: with bus.max-packet-kib = {bus} it takes {least} \
+             (an envelope adds a third and a few KiB); raise it or lower bus.max-packet-kib"
+        );
+        problem("cloud.message-max-kib", message);
+    }
     if problems.is_empty() { Ok(config) } else { Err(problems) }
 }
 

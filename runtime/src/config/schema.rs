@@ -354,7 +354,7 @@ pub const KEYS: &[Key] = &[
         "cloud.message-max-kib",
         int(1, 65_536, "KiB"),
         Some("512"),
-        "The largest message; larger ones are left out and counted.",
+        "The largest message; larger ones are left out and counted. A third more than bus.max-packet-kib, and 12.",
     ),
     key(
         "cloud.back-off-max-seconds",
