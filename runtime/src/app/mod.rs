@@ -125,11 +125,21 @@ impl Node {
             (Ok(containers), Some(images)) => {
                 let (settings, recorder) = (open::pod_settings(&config), recorder.clone());
                 let pods = pods::Context::new(settings, store.clone(), bus.clone(), containers, images, recorder);
+                let users = Arc::clone(&pods);
                 supervisor.start(Unit::new("pods", move |context| {
                     let pods = Arc::clone(&pods);
                     async move {
                         context.ready();
                         Ok(pods::run(pods, context.stop).await?)
+                    }
+                }));
+                // Images that no pod uses, when the disk gets full.
+                supervisor.start(Unit::new("images", move |context| {
+                    let users = Arc::clone(&users);
+                    async move {
+                        context.ready();
+                        pods::collect(&users, context.stop).await;
+                        Ok(())
                     }
                 }));
             }

@@ -255,6 +255,8 @@ impl Reader<'_> {
             insecure_registries: self.list("images.insecure-registries"),
             ca_files: self.list("images.ca-files").into_iter().map(PathBuf::from).collect(),
             parallel_downloads: self.size("images.parallel-downloads"),
+            gc_high_percent: u8::try_from(self.number("images.gc-high-percent")).unwrap_or(100),
+            gc_low_percent: u8::try_from(self.number("images.gc-low-percent")).unwrap_or(100),
             mirrors: self.by_name("images.mirrors.", Reader::list_of),
             ..images::Settings::default()
         }
@@ -310,6 +312,10 @@ pub fn check(board: &str, merged: &Merged) -> Result<Config, Vec<Problem>> {
     }
     if let Err(error) = keys.text("engine.subnet").parse::<network::Subnet>() {
         problem("engine.subnet", error.to_string());
+    }
+    let (high, low) = (keys.number("images.gc-high-percent"), keys.number("images.gc-low-percent"));
+    if low >= high {
+        problem("images.gc-low-percent", format!("{low} is not less than images.gc-high-percent, which is {high}"));
     }
     let config = Config {
         node: node.clone(),

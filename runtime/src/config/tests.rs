@@ -75,6 +75,13 @@ fn what_the_bus_takes_fits_through_the_link() {
 }
 
 #[test]
+fn image_collection_ends_below_where_it_begins() {
+    let found = problems(&sources("[images]\ngc-high-percent = 70\n"));
+    assert_eq!(found, ["built-in: images.gc-low-percent: 80 is not less than images.gc-high-percent, which is 70"]);
+    load(&sources("[images]\ngc-high-percent = 70\ngc-low-percent = 60\n")).unwrap();
+}
+
+#[test]
 fn other_layers_are_checked_too() {
     assert!(problems(&sources("a = [1\n"))[0].starts_with("c.toml:"));
     let mut s = sources("");
