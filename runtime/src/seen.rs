@@ -11,6 +11,7 @@ use crate::api::Backends;
 use crate::api::backend::{BackendError, Item, LogLevel, Section};
 use crate::bus::Bus;
 use crate::cloud::{Link, LinkState};
+use crate::disk::Health;
 use crate::liveness::Probe;
 use crate::queue::{self, Queue};
 use crate::store::Store;
@@ -19,7 +20,7 @@ use crate::telemetry::log::{self, Levels};
 use crate::telemetry::metrics::{Exposition, Registry, Shape};
 
 /// Everything behind the API.
-pub fn backends(units: &Units, bus: &Bus, queue: &Queue, link: &Link) -> Backends {
+pub fn backends(units: &Units, store: &Store, bus: &Bus, queue: &Queue, link: &Link) -> Backends {
     let metrics = Registry::default();
     metrics.add({
         let units = units.clone();
@@ -43,12 +44,34 @@ pub fn backends(units: &Units, bus: &Bus, queue: &Queue, link: &Link) -> Backend
         Arc::new(move || units.all().iter().map(unit_item).collect())
     };
     let ready = {
-        let units = units.clone();
-        Arc::new(move || if units.settled() { Ok(()) } else { Err(line(&units)) })
+        let (units, store, queue) = (units.clone(), store.clone(), queue.clone());
+        Arc::new(move || {
+            if !units.settled() {
+                return Err(line(&units));
+            }
+            let troubles = databases(&store, &queue).filter_map(|(name, health)| Some((name, health.trouble()?)));
+            let troubles: Vec<String> = troubles.map(|(name, trouble)| format!("{name}: {trouble}")).collect();
+            if troubles.is_empty() { Ok(()) } else { Err(troubles.join("; ")) }
+        })
     };
+    metrics.add({
+        let (store, queue) = (store.clone(), queue.clone());
+        move |e| {
+            for (name, health) in databases(&store, &queue) {
+                let well = f64::from(u8::from(health.trouble().is_none()));
+                let help = "Whether a database takes what is written to it.";
+                e.sample(Shape::Gauge, "edge_disk_writes_succeed", help, &[("database", name)], well);
+            }
+        }
+    });
     Backends {
         log_level: Some(Arc::new(Live)),
-        status: vec![("units", section), ("queue", queue_section(queue)), ("link", link_section(link))],
+        status: vec![
+            ("units", section),
+            ("disk", disk_section(store, queue)),
+            ("queue", queue_section(queue)),
+            ("link", link_section(link)),
+        ],
         ready: Some(ready),
         metrics,
         ..Backends::default()
@@ -73,6 +96,23 @@ fn unit_figures(e: &mut Exposition, units: &[UnitStatus]) {
         #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only doubles")]
         e.sample(Shape::Counter, "edge_unit_restarts_total", help, &[("unit", unit.name)], unit.restarts as f64);
     }
+}
+
+/// The two databases, and how their commits go.
+fn databases(store: &Store, queue: &Queue) -> impl Iterator<Item = (&'static str, Health)> {
+    [("store", store.health()), ("queue", queue.health())].into_iter()
+}
+
+/// The section `disk` of the status.
+fn disk_section(store: &Store, queue: &Queue) -> Section {
+    let (store, queue) = (store.clone(), queue.clone());
+    Arc::new(move || {
+        let item = |(name, health): (&'static str, Health)| match health.trouble() {
+            None => Item::well(name, "writing"),
+            Some(trouble) => Item::unwell(name, "failing", trouble),
+        };
+        databases(&store, &queue).map(item).collect()
+    })
 }
 
 /// The section `queue` of the status.
@@ -232,17 +272,22 @@ impl LogLevel for Live {
     }
 }
 
-/// Asks the store, the bus and the API for a sign of life.
-pub fn probes(store: &Store, bus: &Bus, socket: &Path) -> Vec<Probe> {
-    let (store, bus, socket) = (store.clone(), bus.clone(), socket.to_owned());
+/// Asks the store, the queue, the bus and the API for a sign of life. A disk that refuses answers, and is told in the status;
+/// only one that does not answer any more is no sign of life.
+pub fn probes(store: &Store, queue: &Queue, bus: &Bus, socket: &Path) -> Vec<Probe> {
+    let (store, queue, bus, socket) = (store.clone(), queue.clone(), bus.clone(), socket.to_owned());
     vec![
         Probe::new("store", move || {
             let store = store.clone();
             async move {
                 // Takes the store's lock: a writer that holds it for good is found here.
                 let _ = store.list(Kind::Node, None);
-                true
+                store.health().is_alive()
             }
+        }),
+        Probe::new("queue", move || {
+            let queue = queue.clone();
+            async move { queue.health().is_alive() }
         }),
         Probe::new("bus", move || {
             let bus = bus.clone();

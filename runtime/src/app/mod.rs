@@ -207,7 +207,7 @@ impl Node {
                 }
             }
         }));
-        let mut seen = seen::backends(&units, &bus, &queue, &link);
+        let mut seen = seen::backends(&units, &store, &bus, &queue, &link);
         seen.status.push(("manifests", files.section()));
         let api = Api::new(
             store.clone(),
@@ -246,7 +246,7 @@ impl Node {
         }));
 
         // Signs of life, for whoever resets us when there are none.
-        let probes: Arc<Vec<Probe>> = Arc::new(seen::probes(&store, &bus, &config.paths.socket()));
+        let probes: Arc<Vec<Probe>> = Arc::new(seen::probes(&store, &queue, &bus, &config.paths.socket()));
         let silent: liveness::Silent = watch::Sender::new(Vec::new());
         let hardware = config.watchdog.device.clone();
         let hardware = hardware.map(|device| liveness::Hardware { device, timeout: config.watchdog.timeout });
