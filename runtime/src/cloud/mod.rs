@@ -25,8 +25,8 @@ mod window;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use edge_model::topic::Topic;
@@ -115,6 +115,7 @@ struct Counters {
     failures: AtomicU64,
     commands: AtomicU64,
     repeated_commands: AtomicU64,
+    left_out: Mutex<Option<String>>,
 }
 
 impl Counters {
@@ -127,8 +128,10 @@ impl Counters {
         self.acked.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn oversize(&self) {
+    /// A message was left out; `which` names it in a sentence.
+    fn oversize(&self, which: String) {
         self.oversize.fetch_add(1, Ordering::Relaxed);
+        *self.left_out.lock().unwrap_or_else(PoisonError::into_inner) = Some(which);
     }
 
     fn connected(&self) {
@@ -189,6 +192,11 @@ impl Link {
     /// What it has done.
     pub fn stats(&self) -> Stats {
         self.counters.snapshot()
+    }
+
+    /// The last message that was left out because it was too large, in a sentence.
+    pub fn left_out(&self) -> Option<String> {
+        self.counters.left_out.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
