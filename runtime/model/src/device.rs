@@ -2,7 +2,7 @@
 //!
 //! Source: KubeEdge, `staging/src/github.com/kubeedge/api/apis/devices/v1beta1/*_types.go`. The YAML is theirs, unchanged.
 //! What a gateway needs and KubeEdge has no word for lives in `configData`, which KubeEdge leaves to the protocol
-//! ([`modbus`] documents each key).
+//! ([`modbus`] and [`bluetooth`] document each key).
 //!
 //! Decisions where KubeEdge leaves room:
 //! * `collectCycle` and `reportCycle` are milliseconds, as in KubeEdge's mapper framework. Its older examples wrote
@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::object::ObjectError;
 
+pub mod bluetooth;
 pub mod modbus;
 pub mod status;
 #[cfg(test)]
@@ -24,6 +25,8 @@ mod tests;
 /// The protocol name of devices the runtime polls itself over Modbus. Devices with any other name belong to a mapper in a
 /// pod, which speaks KubeEdge's device topics.
 pub const MODBUS: &str = "modbus";
+/// The protocol name of devices the runtime hears and connects itself over Bluetooth Low Energy.
+pub const BLUETOOTH: &str = "bluetooth";
 /// The collect and report cycle of properties that name none, in milliseconds (KubeEdge's `DefaultCollectCycle`).
 pub const DEFAULT_CYCLE_MS: u64 = 1_000;
 /// The shortest cycle, in milliseconds.
@@ -347,6 +350,9 @@ fn visitor(path: &str, v: &ProtocolConfig, protocol: &str) -> Result<(), ObjectE
         if protocol == MODBUS {
             view::<modbus::Visitor>(&format!("{path}.configData"), data)?;
         }
+        if protocol == BLUETOOTH {
+            view::<bluetooth::Visitor>(&format!("{path}.configData"), data)?;
+        }
     }
     Ok(())
 }
@@ -369,6 +375,9 @@ impl Device {
             mapping("spec.protocol.configData", data)?;
             if protocol.protocol_name == MODBUS {
                 view::<modbus::Link>("spec.protocol.configData", data)?;
+            }
+            if protocol.protocol_name == BLUETOOTH {
+                view::<bluetooth::Link>("spec.protocol.configData", data)?;
             }
         }
         names("spec.properties", device.properties.iter().map(|p| p.name.as_str()))?;
