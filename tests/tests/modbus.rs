@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_mappers::modbus::Pauses;
-use edge_mappers::modbus::{Config, Modbus, Port, resolve};
-use edge_mappers::{AccessError, Batch, Link};
+use edge_mappers::modbus::{Config, Modbus, resolve};
+use edge_mappers::{AccessError, Batch, Link, Port};
 use edge_model::device::{Device, DeviceModel};
 use edge_model::reading::{Quality, Reading, Value};
 use edge_tests::field::{PATIENCE, device, model, model_property, property};

@@ -21,5 +21,5 @@ pub mod plant;
 mod poll;
 pub mod unit;
 
-pub use config::{Config, ConfigError, resolve};
-pub use endpoints::{Modbus, Pauses, Port};
+pub use config::{Config, resolve};
+pub use endpoints::{Modbus, Pauses};

@@ -18,15 +18,18 @@ use crate::object::ObjectError;
 
 pub mod bluetooth;
 pub mod modbus;
+pub mod simulated;
 pub mod status;
 #[cfg(test)]
 mod tests;
 
-/// The protocol name of devices the runtime polls itself over Modbus. Devices with any other name belong to a mapper in a
-/// pod, which speaks KubeEdge's device topics.
+/// The protocol name of devices the runtime polls itself over Modbus. Devices with a name that is none of those here belong
+/// to a mapper in a pod, which speaks KubeEdge's device topics.
 pub const MODBUS: &str = "modbus";
 /// The protocol name of devices the runtime hears and connects itself over Bluetooth Low Energy.
 pub const BLUETOOTH: &str = "bluetooth";
+/// The protocol name of virtual devices.
+pub const VIRTUAL: &str = "virtual";
 /// The collect and report cycle of properties that name none, in milliseconds (KubeEdge's `DefaultCollectCycle`).
 pub const DEFAULT_CYCLE_MS: u64 = 1_000;
 /// The shortest cycle, in milliseconds.
@@ -347,11 +350,12 @@ fn visitor(path: &str, v: &ProtocolConfig, protocol: &str) -> Result<(), ObjectE
     }
     if let Some(data) = &v.config_data {
         mapping(&format!("{path}.configData"), data)?;
-        if protocol == MODBUS {
-            view::<modbus::Visitor>(&format!("{path}.configData"), data)?;
-        }
-        if protocol == BLUETOOTH {
-            view::<bluetooth::Visitor>(&format!("{path}.configData"), data)?;
+        let path = format!("{path}.configData");
+        match protocol {
+            MODBUS => view::<modbus::Visitor>(&path, data).map(drop)?,
+            BLUETOOTH => view::<bluetooth::Visitor>(&path, data).map(drop)?,
+            VIRTUAL => view::<simulated::Visitor>(&path, data).map(drop)?,
+            _ => {}
         }
     }
     Ok(())
@@ -373,11 +377,12 @@ impl Device {
         }
         if let Some(data) = &protocol.config_data {
             mapping("spec.protocol.configData", data)?;
-            if protocol.protocol_name == MODBUS {
-                view::<modbus::Link>("spec.protocol.configData", data)?;
-            }
-            if protocol.protocol_name == BLUETOOTH {
-                view::<bluetooth::Link>("spec.protocol.configData", data)?;
+            let path = "spec.protocol.configData";
+            match protocol.protocol_name.as_str() {
+                MODBUS => view::<modbus::Link>(path, data).map(drop)?,
+                BLUETOOTH => view::<bluetooth::Link>(path, data).map(drop)?,
+                VIRTUAL => view::<simulated::Link>(path, data).map(drop)?,
+                _ => {}
             }
         }
         names("spec.properties", device.properties.iter().map(|p| p.name.as_str()))?;

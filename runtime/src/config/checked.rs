@@ -177,6 +177,7 @@ impl Reader<'_> {
             status_interval_ms: self.number("field.status-interval-ms"),
             probe_max_ms: self.number("field.probe-max-ms"),
             connect_max_ms: self.number("field.connect-max-ms"),
+            replay_dir: self.text("paths.replay-dir").into(),
             ..field::Settings::default()
         }
     }

@@ -149,6 +149,12 @@ pub const KEYS: &[Key] = &[
         "Manifests that are applied while they are there.",
     ),
     key(
+        "paths.replay-dir",
+        Rule::Path,
+        Some("\"/etc/edge-runtime/replay\""),
+        "Files whose columns virtual devices may replay.",
+    ),
+    key(
         "memory.class",
         Rule::Choice(&["small", "medium", "large"]),
         Some("\"medium\""),

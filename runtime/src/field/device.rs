@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_mappers::backoff::Backoff;
-use edge_mappers::modbus::{self, Config};
-use edge_mappers::{Batch, Link, Point, Profile, Stats};
+use edge_mappers::{Batch, Config, Link, Point, Profile, Stats, resolve};
 use edge_model::device::status::{DeviceStatus, Extensions};
-use edge_model::device::{AccessMode, Device, DeviceModel, MODBUS};
+use edge_model::device::{Device, DeviceModel};
 use edge_model::reading::{Quality, Value};
 use edge_model::{Object, topic};
 use tokio::time::Instant;
@@ -24,8 +23,8 @@ const REFRESH: Duration = Duration::from_secs(60);
 /// Who talks to the device.
 #[derive(Debug, Clone)]
 pub(super) enum Mapper {
-    /// The Modbus mapper in this process.
-    Modbus(Arc<Config>),
+    /// A mapper in this process.
+    Own(Config),
     /// A mapper in a pod, over the bus.
     Outside,
     /// Nobody: the objects do not fit, for this reason.
@@ -132,27 +131,14 @@ fn resolved(
     }
     let model = model.ok_or_else(|| format!("DeviceModel {reference} is missing"))?;
     let model = DeviceModel::parse(model.spec()).map_err(|e| format!("DeviceModel {reference}: {e}"))?;
-    if spec.protocol.protocol_name == MODBUS {
-        let (namespace, name) = (&object.metadata.namespace, &object.metadata.name);
-        let config = modbus::resolve(namespace, name, spec, &model).map_err(|e| e.to_string())?;
-        let profile = Arc::clone(&config.profile);
-        return Ok((Mapper::Modbus(Arc::new(config)), profile));
+    let (namespace, name) = (&object.metadata.namespace, &object.metadata.name);
+    if let Some(config) = Config::resolve(namespace, name, spec, &model).map_err(|e| e.to_string())? {
+        let profile = Arc::clone(config.profile());
+        return Ok((Mapper::Own(config), profile));
     }
-    let mut points = Vec::with_capacity(spec.properties.len());
-    for (i, p) in spec.properties.iter().enumerate() {
-        let missing = || format!("spec.properties[{i}].name: {:?} is not a property of the model", p.name);
-        let m = model.property(&p.name).ok_or_else(missing)?;
-        points.push(Point {
-            name: p.name.clone(),
-            value_type: m.value_type,
-            unit: m.unit.clone(),
-            writable: m.access_mode == AccessMode::ReadWrite,
-            minimum: m.minimum.as_deref().and_then(|t| t.parse().ok()),
-            maximum: m.maximum.as_deref().and_then(|t| t.parse().ok()),
-        });
-    }
-    let (namespace, name) = (object.metadata.namespace.clone(), object.metadata.name.clone());
-    Ok((Mapper::Outside, Arc::new(Profile { namespace, name, points })))
+    let points = resolve::points(spec, &model).map_err(|e| e.to_string())?;
+    let profile = Profile { namespace: namespace.clone(), name: name.clone(), points };
+    Ok((Mapper::Outside, Arc::new(profile)))
 }
 
 impl Known {
@@ -200,7 +186,7 @@ impl Known {
             return;
         };
         let same_wire = match (&self.mapper, &old.mapper) {
-            (Mapper::Modbus(a), Mapper::Modbus(b)) => a == b,
+            (Mapper::Own(a), Mapper::Own(b)) => a == b,
             (Mapper::Outside, Mapper::Outside) => true,
             _ => false,
         };
@@ -321,10 +307,7 @@ pub(super) fn target(
     }
     let parsed = point.parse(value)?;
     match mapper {
-        Mapper::Modbus(config) => match config.registers.get(index) {
-            Some(register) => register.codec.canonical(&parsed, register.count),
-            None => Err(edge_mappers::AccessError::Unknown(point.name.clone())),
-        },
+        Mapper::Own(config) => config.target(index, parsed),
         // A mapper in a pod reports what it likes; the text as given is the best guess.
         Mapper::Outside | Mapper::None(_) => Ok(parsed),
     }

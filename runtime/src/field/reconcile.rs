@@ -106,15 +106,15 @@ impl Field {
 
     /// Tells the mappers what to poll, and the bus what is wanted.
     fn apply(&mut self) {
-        let modbus: Vec<_> = self
+        let own: Vec<_> = self
             .devices
             .values()
             .filter_map(|k| match &k.mapper {
-                Mapper::Modbus(config) => Some(Arc::clone(config)),
+                Mapper::Own(config) => Some(config.clone()),
                 Mapper::Outside | Mapper::None(_) => None,
             })
             .collect();
-        self.modbus.set(&modbus);
+        self.mappers.set(&own);
         let ids: Vec<Id> = self.devices.keys().cloned().collect();
         for id in ids {
             self.pursue(&id);

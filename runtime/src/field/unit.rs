@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use edge_mappers::modbus::Modbus;
 use edge_mappers::modbus::Pauses;
-use edge_mappers::{AccessError, Batch};
+use edge_mappers::{AccessError, Batch, Mappers};
 use edge_model::device::status::DeviceStatus;
 use edge_model::reading::{Reading, Value};
 use edge_model::topic::Topic;
@@ -51,7 +50,7 @@ pub(super) enum Done {
 pub(super) struct Field {
     pub(super) context: Context,
     pub(super) devices: BTreeMap<Id, Known>,
-    pub(super) modbus: Modbus,
+    pub(super) mappers: Mappers,
     batches: mpsc::Receiver<Batch>,
     pub(super) work: JoinSet<Done>,
     to_queue: mpsc::Sender<(Stream, queue::Message)>,
@@ -71,8 +70,8 @@ impl Field {
         };
         let mut queueing = JoinSet::new();
         queueing.spawn(enqueue(context.queue.clone(), messages));
-        let modbus = Modbus::new(out, now_ms, pauses);
-        Field { context, devices: BTreeMap::new(), modbus, batches, work: JoinSet::new(), to_queue, queueing }
+        let mappers = Mappers::new(out, now_ms, pauses, &context.settings.replay_dir);
+        Field { context, devices: BTreeMap::new(), mappers, batches, work: JoinSet::new(), to_queue, queueing }
     }
 
     pub(super) async fn run(
@@ -101,7 +100,7 @@ impl Field {
                 Some(command) = inbox.recv() => self.command(command),
                 Some(done) = self.work.join_next() => self.done(done.map_err(Error::Task)?),
                 Some(ended) = self.queueing.join_next() => ended.map_err(Error::Task)?,
-                failure = self.modbus.failure() => return Err(Error::Mapper(failure)),
+                failure = self.mappers.failure() => return Err(Error::Mapper(failure)),
                 message = updates.next() => self.update(&message.ok_or(Error::Bus)?),
                 message = gets.next() => self.get_twin(&message.ok_or(Error::Bus)?),
                 message = states.next() => self.outside_state(&message.ok_or(Error::Bus)?),
@@ -115,7 +114,7 @@ impl Field {
 
     /// Stops the mappers and hands everything over.
     pub(super) async fn finish(mut self) {
-        self.modbus.shutdown().await;
+        self.mappers.shutdown().await;
         self.work.shutdown().await;
         while let Ok(batch) = self.batches.try_recv() {
             for known in self.devices.values_mut().filter(|k| *k.profile == *batch.device) {
@@ -199,11 +198,11 @@ impl Field {
             }
             known.told = told;
         }
-        let Mapper::Modbus(config) = &known.mapper else { return };
+        let Mapper::Own(config) = &known.mapper else { return };
         if known.state != State::Online {
             return;
         }
-        let Some(port) = self.modbus.port(config) else { return };
+        let Some(port) = self.mappers.port(config) else { return };
         let now = Instant::now();
         for entry in known.twin.entries.iter().filter(|e| e.differs()) {
             if self.work.len() >= WORK {
