@@ -9,6 +9,7 @@
 
 pub mod backoff;
 pub mod batch;
+pub mod bluetooth;
 pub mod device;
 pub mod error;
 pub mod mapper;

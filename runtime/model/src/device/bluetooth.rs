@@ -351,7 +351,10 @@ mod tests {
     #[test]
     fn what_is_not_known_is_refused() {
         for (text, part) in [
-            (json!({"dataConverter": {"orderOfOperations": [{"operationType": "Power", "operationValue": 2}]}}), "Divide"),
+            (
+                json!({"dataConverter": {"orderOfOperations": [{"operationType": "Power", "operationValue": 2}]}}),
+                "Divide",
+            ),
             (json!({"dataWrite": {"ON": [256]}}), "bytes"),
             (json!({"mode": "poll"}), "notify"),
             (json!({"dataType": "uint12"}), "uint16"),

@@ -1,0 +1,5 @@
+//! Bluetooth Low Energy.
+pub mod address;
+mod crypto;
+pub mod decode;
+pub mod uuid;
