@@ -9,12 +9,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
-use super::MAX_CYCLE_MS;
-
 /// Connections an adapter keeps at the same time unless a device says otherwise: what common controllers manage.
 pub const DEFAULT_CONNECTIONS: u16 = 5;
 /// The longest [`Link::offline_after`], in milliseconds: one day.
-pub const MAX_OFFLINE_AFTER_MS: u32 = MAX_CYCLE_MS as u32;
+pub const MAX_OFFLINE_AFTER_MS: u32 = 86_400_000;
 
 /// `protocol.configData`: which device it is, and how to treat it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -108,7 +106,7 @@ mod defaults {
 ///
 /// Bytes become a value by KubeEdge's `dataConverter`, or by our `dataType`, `offset`, `length`, `byteOrder`, `mask`, `scale`
 /// and `bias`; not by both. Without either, numbers and booleans are the first byte, texts and bytes the whole.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Visitor {
     /// The GATT characteristic: 4, 8 or 32 hexadecimal digits, with or without hyphens.
