@@ -58,6 +58,11 @@ pub trait Driver: Send + 'static {
     fn event(&mut self) -> impl Future<Output = Result<Vec<Sample>, AccessError>> + Send {
         pending()
     }
+
+    /// Waits, while the device is lost, for a sign that it is back: then it is read before its pause is over. Cancel safe.
+    fn back(&mut self) -> impl Future<Output = ()> + Send {
+        pending()
+    }
 }
 
 /// Where batches go, and what time it is.
@@ -142,7 +147,7 @@ impl<S: Settings> Devices<S> {
 /// The task of one device.
 ///
 /// ```text
-///  Online ── no answer ──► Offline ── the pause is over: a read ──► Online
+///  Online ── no answer ──► Offline ── the pause is over, or a sign: a read ──► Online
 ///                             ▲─────────── still none ──────────┘ (the pause doubles)
 /// ```
 struct Device<D> {
@@ -178,15 +183,23 @@ impl<D: Driver> Device<D> {
                 }
             };
             let awake = self.offline.is_none();
+            let event = async {
+                if awake {
+                    return Some(self.driver.event().await);
+                }
+                self.driver.back().await;
+                None
+            };
             tokio::select! {
                 biased;
                 command = self.inbox.recv() => match command {
                     Some(command) => self.command(command).await,
                     None => return,
                 },
-                event = self.driver.event(), if awake => match event {
-                    Ok(samples) => self.send(samples).await,
-                    Err(error) => self.failed(error).await,
+                event = event => match event {
+                    Some(Ok(samples)) => self.send(samples).await,
+                    Some(Err(error)) => self.failed(error).await,
+                    None => self.poll().await,
                 },
                 () = due => self.poll().await,
             }

@@ -1,6 +1,6 @@
 //! Field protocols to readings and writes. Knows no MQTT, no store and no board.
 //!
-//! One folder per protocol ([`modbus`], [`simulated`]); what they share is here: a device's [`profile`] (names, types,
+//! One folder per protocol ([`modbus`], [`bluetooth`], [`simulated`]); what they share is here: a device's [`profile`] (names, types,
 //! limits), how its objects are [`resolve`]d, the [`batch`] of samples they send, the [`port`] commands come through, the
 //! [`error`]s of reading and writing, [`schedule`] and [`backoff`], and in [`device`] the task of a device that shares its
 //! wire with nobody. [`mapper`] is the one place that names every protocol. [`plant`] is a small simulated plant for the
@@ -9,6 +9,7 @@
 
 pub mod backoff;
 pub mod batch;
+pub mod bluetooth;
 pub mod device;
 pub mod error;
 pub mod mapper;

@@ -6,11 +6,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use edge_model::device::{Device, DeviceModel, MODBUS, VIRTUAL};
+use edge_model::device::{BLUETOOTH, Device, DeviceModel, MODBUS, VIRTUAL};
 use edge_model::reading::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
 
+use crate::bluetooth::{self, Bluetooth};
 use crate::device::{Devices, Outlet, Settings};
 use crate::modbus::{self, Modbus, Pauses};
 use crate::resolve::ConfigError;
@@ -22,6 +23,8 @@ use crate::{AccessError, Batch, Port, Profile};
 pub enum Config {
     /// Modbus.
     Modbus(Arc<modbus::Config>),
+    /// Bluetooth Low Energy.
+    Bluetooth(Arc<bluetooth::Config>),
     /// A device that is not there.
     Virtual(Arc<simulated::Config>),
 }
@@ -39,6 +42,7 @@ impl Config {
     ) -> Result<Option<Config>, ConfigError> {
         Ok(Some(match device.protocol.protocol_name.as_str() {
             MODBUS => Config::Modbus(Arc::new(modbus::resolve(namespace, name, device, model)?)),
+            BLUETOOTH => Config::Bluetooth(Arc::new(bluetooth::resolve(namespace, name, device, model)?)),
             VIRTUAL => Config::Virtual(Arc::new(simulated::resolve(namespace, name, device, model)?)),
             _ => return Ok(None),
         }))
@@ -48,6 +52,7 @@ impl Config {
     pub fn profile(&self) -> &Arc<Profile> {
         match self {
             Config::Modbus(c) => &c.profile,
+            Config::Bluetooth(c) => &c.profile,
             Config::Virtual(c) => c.profile(),
         }
     }
@@ -62,6 +67,7 @@ impl Config {
                 Some(register) => register.codec.canonical(&value, register.count),
                 None => Err(AccessError::Unknown(index.to_string())),
             },
+            Config::Bluetooth(c) => c.target(index, &value),
             Config::Virtual(_) => Ok(value),
         }
     }
@@ -70,6 +76,7 @@ impl Config {
 /// All devices this node talks to itself.
 pub struct Mappers {
     modbus: Modbus,
+    bluetooth: Bluetooth,
     simulated: Devices<simulated::Config>,
 }
 
@@ -78,12 +85,14 @@ impl Mappers {
     /// `files` is the folder whose files a device's description may name.
     pub fn new(batches: mpsc::Sender<Batch>, clock: fn() -> i64, pauses: Pauses, files: &Path) -> Mappers {
         let outlet = Outlet { batches: batches.clone(), clock, pauses: pauses.unit, files: files.into() };
-        Mappers { modbus: Modbus::new(batches, clock, pauses), simulated: Devices::new(outlet) }
+        let bluetooth = Bluetooth::of_the_system(outlet.clone(), pauses.link);
+        Mappers { modbus: Modbus::new(batches, clock, pauses), bluetooth, simulated: Devices::new(outlet) }
     }
 
     /// The devices from now on. Those that are equal to what they were are left alone.
     pub fn set(&mut self, devices: &[Config]) {
         self.modbus.set(&pick(devices, |c| if let Config::Modbus(c) = c { Some(c) } else { None }));
+        self.bluetooth.set(&pick(devices, |c| if let Config::Bluetooth(c) = c { Some(c) } else { None }));
         self.simulated.set(&pick(devices, |c| if let Config::Virtual(c) = c { Some(c) } else { None }));
     }
 
@@ -91,6 +100,7 @@ impl Mappers {
     pub fn port(&self, device: &Config) -> Option<Port> {
         match device {
             Config::Modbus(c) => self.modbus.port(c),
+            Config::Bluetooth(c) => self.bluetooth.port(c),
             Config::Virtual(c) => self.simulated.port(c),
         }
     }
@@ -99,6 +109,7 @@ impl Mappers {
     pub async fn failure(&mut self) -> JoinError {
         tokio::select! {
             e = self.modbus.failure() => e,
+            e = self.bluetooth.failure() => e,
             e = self.simulated.failure() => e,
         }
     }
@@ -106,6 +117,7 @@ impl Mappers {
     /// Ends every task and waits for it.
     pub async fn shutdown(&mut self) {
         self.modbus.shutdown().await;
+        self.bluetooth.shutdown().await;
         self.simulated.shutdown().await;
     }
 }

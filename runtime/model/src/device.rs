@@ -2,7 +2,7 @@
 //!
 //! Source: KubeEdge, `staging/src/github.com/kubeedge/api/apis/devices/v1beta1/*_types.go`. The YAML is theirs, unchanged.
 //! What a gateway needs and KubeEdge has no word for lives in `configData`, which KubeEdge leaves to the protocol
-//! ([`modbus`] documents each key).
+//! ([`modbus`] and [`bluetooth`] document each key).
 //!
 //! Decisions where KubeEdge leaves room:
 //! * `collectCycle` and `reportCycle` are milliseconds, as in KubeEdge's mapper framework. Its older examples wrote
@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::object::ObjectError;
 
 pub mod behaviour;
+pub mod bluetooth;
 pub mod modbus;
 pub mod simulated;
 pub mod status;
@@ -26,6 +27,8 @@ mod tests;
 /// The protocol name of devices the runtime polls itself over Modbus. Devices with a name that is none of those here belong
 /// to a mapper in a pod, which speaks KubeEdge's device topics.
 pub const MODBUS: &str = "modbus";
+/// The protocol name of devices the runtime hears and connects itself over Bluetooth Low Energy.
+pub const BLUETOOTH: &str = "bluetooth";
 /// The protocol name of virtual devices.
 pub const VIRTUAL: &str = "virtual";
 /// The collect and report cycle of properties that name none, in milliseconds (KubeEdge's `DefaultCollectCycle`).
@@ -352,6 +355,7 @@ fn visitor(path: &str, v: &ProtocolConfig, protocol: &str) -> Result<(), ObjectE
         behaviour::report(&path, None, Some(data))?;
         let data = behaviour::protocol_data(data);
         match protocol {
+            BLUETOOTH => view::<bluetooth::Visitor>(&path, &data).map(drop)?,
             MODBUS => view::<modbus::Visitor>(&path, &data).map(drop)?,
             VIRTUAL => view::<simulated::Visitor>(&path, &data).map(drop)?,
             _ => {}
@@ -380,6 +384,7 @@ impl Device {
             behaviour::health(path, None, Some(data))?;
             let data = behaviour::protocol_data(data);
             match protocol.protocol_name.as_str() {
+                BLUETOOTH => view::<bluetooth::Link>(path, &data).map(drop)?,
                 MODBUS => view::<modbus::Link>(path, &data).map(drop)?,
                 VIRTUAL => view::<simulated::Link>(path, &data).map(drop)?,
                 _ => {}
