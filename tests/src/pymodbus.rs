@@ -24,7 +24,7 @@ pub fn once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
     let lock = File::create(cache().join(format!("{name}.lock"))).expect("a lock file");
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("the lock");
     let ready = cache().join(format!("{name}.ready"));
-    if !ready.exists() {
+    if !(ready.exists() && place.exists()) {
         make(&place);
         File::create(ready).expect("a mark");
     }
@@ -41,15 +41,21 @@ pub fn run(command: &mut Command, needs: &str) {
     assert!(output.status.success(), "{command:?} failed: {text}\nthis test needs {needs}");
 }
 
-fn python() -> PathBuf {
-    let venv = once("venv-pymodbus", |place| {
+/// A Python with packages from PyPI, given with their versions; made once for each such set.
+pub fn venv(name: &str, packages: &[&str]) -> PathBuf {
+    let version: String = packages.join("-").chars().filter(|c| c.is_ascii_alphanumeric() || *c == '.').collect();
+    let venv = once(&format!("venv-{name}-{version}"), |place| {
         let _ = fs::remove_dir_all(place);
         run(Command::new("python3").args(["-m", "venv"]).arg(place), "python3 with venv (python3-venv)");
         let mut pip = Command::new(place.join("bin/pip"));
-        pip.args(["install", "--quiet", "--disable-pip-version-check", PACKAGE]);
+        pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(packages);
         run(&mut pip, "PyPI, once");
     });
     venv.join("bin/python")
+}
+
+fn python() -> PathBuf {
+    venv("pymodbus", &[PACKAGE])
 }
 
 /// A free port that stays free while its server is away: outside the range the kernel takes ports from for connections
