@@ -3,7 +3,7 @@
 //! One folder per protocol ([`modbus`]); what they share is here: a device's [`profile`] (names, types, limits), the
 //! [`batch`] of samples they send, the [`error`]s of reading and writing, [`schedule`] and [`backoff`]. [`plant`] is a small
 //! simulated plant for the demonstration.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod backoff;
 pub mod batch;
