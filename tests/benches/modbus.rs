@@ -106,7 +106,8 @@ fn config(port: u16, points: impl Iterator<Item = (&'static str, u16)>) -> Confi
 /// One connection and its checks, without schedule, decoding and channel.
 async fn only_link(port: u16) -> Measured {
     let config = config(port, [("HoldingRegister", 0)].into_iter());
-    let mut link = Link::new(config.endpoint.clone(), Backoff::new(Duration::from_secs(1), Duration::from_secs(1)));
+    let mut link =
+        Link::new(config.endpoint.clone(), None, Backoff::new(Duration::from_secs(1), Duration::from_secs(1)));
     let (start, before, mut reads) = (Instant::now(), cpu(), 0);
     while start.elapsed() < Duration::from_secs(SECONDS) {
         let span = Span { table: Table::Holding, address: 0, count: REGISTERS };

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use serde_json::{Value, json};
 
 /// The version tested with; it is installed from PyPI once, below `.cache`.
-const PACKAGE: &str = "pymodbus==3.16.1";
+const PACKAGE: &str = "pymodbus[serial]==3.16.1";
 
 /// The workspace's folder for what tests fetch or build.
 pub fn cache() -> PathBuf {
@@ -42,7 +42,7 @@ pub fn run(command: &mut Command, needs: &str) {
 }
 
 fn python() -> PathBuf {
-    let venv = once("venv-pymodbus", |place| {
+    let venv = once("venv-pymodbus-serial", |place| {
         let _ = fs::remove_dir_all(place);
         run(Command::new("python3").args(["-m", "venv"]).arg(place), "python3 with venv (python3-venv)");
         let mut pip = Command::new(place.join("bin/pip"));
@@ -82,8 +82,18 @@ impl Server {
 
     /// Starts one on a given port.
     pub fn start_on(port: u16, devices: Value) -> Server {
+        Server::start_as(json!({"port": port}), devices)
+    }
+
+    /// Starts one of another kind: `kind` (`tcp`, `udp`, `tls`, `serial`), `framer`, and what the kind needs; see the script.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start_as(kind: Value, devices: Value) -> Server {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/pymodbus_server.py");
-        let config = json!({"port": port, "devices": devices}).to_string();
+        let mut config = kind;
+        config["devices"] = devices;
+        let config = config.to_string();
         let mut command = Command::new(python());
         command.arg(script).arg(config).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("python starts");
@@ -91,7 +101,7 @@ impl Server {
         let mut stdout = BufReader::new(stdout);
         let mut line = String::new();
         stdout.read_line(&mut line).expect("its port");
-        let port = line.trim().parse().unwrap_or_else(|_| panic!("pymodbus did not start (port {port}): {line:?}"));
+        let port = line.trim().parse().unwrap_or_else(|_| panic!("pymodbus did not start: {line:?}"));
         Server { child, stdin, stdout, port }
     }
 

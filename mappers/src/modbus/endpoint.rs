@@ -179,6 +179,11 @@ impl Endpoint {
         }
     }
 
+    /// Whether it is inside TLS.
+    pub const fn is_secure(&self) -> bool {
+        matches!(self, Endpoint::Tcp { tls: Some(_), .. })
+    }
+
     /// The serial line, if it is one.
     pub const fn line(&self) -> Option<&Line> {
         match self {

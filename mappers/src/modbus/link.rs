@@ -225,6 +225,7 @@ impl Link {
             connection.units.push((to.unit, connection.last));
         }
         let garbage = |what: &str| Err(Fault::Garbage(what.to_owned()));
+        let mut broken = false;
         let result = match (answer, broadcast) {
             (Err(_), Some((_, echo))) => Ok(echo),
             (Err(_), None) => Err(Fault::Timeout(u32::try_from(to.timeout.as_millis()).unwrap_or(u32::MAX))),
@@ -233,6 +234,18 @@ impl Link {
                 garbage("it is for another function")
             }
             (Ok(Err(Error::Transport(e))), _) => match e.kind() {
+                // Also when our certificate is refused, which the device says late.
+                _ if e.get_ref().is_some_and(|e| e.is::<rustls::Error>()) => {
+                    Err(Fault::Disconnected(format!("TLS: {e}")))
+                }
+                ErrorKind::UnexpectedEof if self.endpoint.is_secure() => {
+                    Err(Fault::Disconnected("the device ended the secure connection".to_owned()))
+                }
+                // A reader that has seen an error ends.
+                ErrorKind::InvalidData if line.is_some() => {
+                    broken = true;
+                    garbage(&e.to_string())
+                }
                 ErrorKind::InvalidData => garbage(&e.to_string()),
                 // A short PDU ends its reader early.
                 ErrorKind::UnexpectedEof => garbage("it is cut short"),
@@ -243,13 +256,21 @@ impl Link {
             (Ok(Ok(Err(exception))), _) => Err(Fault::Exception(exception.into())),
             (Ok(Ok(Ok(response))), _) => Ok(response),
         };
-        self.keep(connection, &result);
+        if !broken {
+            self.keep(connection, &result);
+        }
         result
     }
 
     /// What becomes of a connection after an answer, or none.
     fn keep<T>(&mut self, mut connection: Connection, result: &Result<T, Fault>) {
         match result {
+            // A gateway's word that it has no such unit: another caller may have it.
+            Err(Fault::Exception(10 | 11)) if self.lobby.is_some() && !connection.proven => {
+                if let (Some(lobby), Some(stream)) = (&self.lobby, connection.called) {
+                    lobby.put_back(stream);
+                }
+            }
             Ok(_) | Err(Fault::Exception(_)) => {
                 connection.proven = true;
                 self.connection = Some(connection);

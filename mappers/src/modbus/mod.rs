@@ -29,6 +29,7 @@ pub mod plant;
 mod poll;
 mod rs485;
 pub mod serial;
+pub mod server;
 mod text;
 mod tls;
 mod transport;
