@@ -39,6 +39,9 @@ pub enum AccessError {
         /// The exception code.
         code: u8,
     },
+    /// The device, or what stands for it, said no. Whether a write was done is up to it.
+    #[error("the device refused: {0}")]
+    Refused(String),
     /// The answer makes no sense.
     #[error("the answer makes no sense: {0}")]
     Garbage(String),

@@ -1,18 +1,29 @@
 //! Field protocols to readings and writes. Knows no MQTT, no store and no board.
 //!
-//! One folder per protocol ([`modbus`]); what they share is here: a device's [`profile`] (names, types, limits), the
-//! [`batch`] of samples they send, the [`error`]s of reading and writing, [`schedule`] and [`backoff`]. [`plant`] is a small
-//! simulated plant for the demonstration.
+//! One folder per protocol ([`modbus`], [`bluetooth`], [`simulated`]); what they share is here: a device's [`profile`] (names, types,
+//! limits), how its objects are [`resolve`]d, the [`batch`] of samples they send, the [`port`] commands come through, the
+//! [`error`]s of reading and writing, [`schedule`] and [`backoff`], and in [`device`] the task of a device that shares its
+//! wire with nobody. [`mapper`] is the one place that names every protocol. [`plant`] is a small simulated plant for the
+//! demonstration.
 #![deny(unsafe_code)]
 
 pub mod backoff;
 pub mod batch;
+pub mod bluetooth;
+pub mod device;
 pub mod error;
+pub mod mapper;
 pub mod modbus;
+pub mod port;
 pub mod profile;
+pub mod resolve;
 pub mod schedule;
+pub mod simulated;
 
 pub use batch::{Batch, Link, Sample, Stats};
 pub use error::AccessError;
+pub use mapper::{Config, Mappers};
 pub use modbus::plant;
+pub use port::Port;
 pub use profile::{Point, Profile};
+pub use resolve::ConfigError;

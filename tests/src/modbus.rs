@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use edge_mappers::modbus::{Config, Modbus, Pauses, Port, resolve};
-use edge_mappers::{AccessError, Batch};
+use edge_mappers::modbus::{Config, Modbus, Pauses, resolve};
+use edge_mappers::{AccessError, Batch, Port};
 use edge_model::device::{Device, DeviceModel};
 use edge_model::reading::{Quality, Reading, Value};
 use serde_json::{Value as Json, json};

@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_model::device::modbus::{Link, Table, Visitor};
-use edge_model::device::{self, AccessMode, Device, DeviceModel, MODBUS};
-use serde::Deserialize;
-use serde_json::Value;
+use edge_model::device::{Device, DeviceModel, MODBUS};
 
 use super::decode::Codec;
 use super::endpoint::Endpoint;
 use super::plan::Limits;
-use crate::{Point, Profile};
+use crate::Profile;
+use crate::resolve::{self, ConfigError, fail};
 
 /// Longest time-out, in milliseconds.
 const MAX_TIMEOUT_MS: u32 = 60_000;
@@ -76,67 +75,31 @@ pub struct Register {
     pub read_back: bool,
 }
 
-/// Why a device cannot be polled as its objects say.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{path}: {message}")]
-pub struct ConfigError {
-    /// The field of the Device, from `spec` on.
-    pub path: String,
-    /// What is wrong and what would be right.
-    pub message: String,
-}
-
-fn fail<T>(path: impl Into<String>, message: impl Into<String>) -> Result<T, ConfigError> {
-    Err(ConfigError { path: path.into(), message: message.into() })
-}
-
-fn view<'de, T: Deserialize<'de>>(path: &str, value: &'de Value) -> Result<T, ConfigError> {
-    T::deserialize(value).map_err(|e| ConfigError { path: path.to_owned(), message: e.to_string() })
-}
-
 /// Resolves a device against its model.
 ///
 /// # Errors
 /// Names the field that does not fit.
 pub fn resolve(namespace: &str, name: &str, device: &Device, model: &DeviceModel) -> Result<Config, ConfigError> {
-    if model.protocol != MODBUS || device.protocol.protocol_name != MODBUS {
-        let (d, m) = (&device.protocol.protocol_name, &model.protocol);
-        return fail("spec.protocol.protocolName", format!("{d:?} does not fit the model's protocol {m:?}"));
-    }
-    let data = device::merged(model.protocol_config_data.as_ref(), device.protocol.config_data.as_ref());
-    let link: Link = view("spec.protocol.configData", &data)?;
+    resolve::speaks(MODBUS, device, model)?;
+    let link: Link = resolve::link(device, model)?;
     check_link(&link)?;
     let endpoint = Endpoint::new(&link)?;
     let limits = Limits { gap: link.max_gap, registers: link.max_registers, bits: link.max_bits };
     let mut points = Vec::with_capacity(device.properties.len());
     let mut registers = Vec::with_capacity(device.properties.len());
-    for (i, property) in device.properties.iter().enumerate() {
-        let at = |field: &str| format!("spec.properties[{i}].{field}");
-        let Some(in_model) = model.property(&property.name) else {
-            return fail(at("name"), format!("{:?} is not a property of the model", property.name));
-        };
-        let default = in_model.visitors.as_ref().and_then(|v| v.config_data.as_ref());
-        let own = property.visitors.as_ref().and_then(|v| v.config_data.as_ref());
-        let path = at("visitors.configData");
-        let visitor: Visitor = view(&path, &device::merged(default, own))?;
-        let (codec, count) = Codec::resolve(&visitor, in_model.value_type)
+    for property in resolve::properties::<Visitor>(device, model) {
+        let (property, point) = property?;
+        let (path, visitor) = (&property.path, &property.visitor);
+        let (codec, count) = Codec::resolve(visitor, property.model.value_type)
             .map_err(|message| ConfigError { path: path.clone(), message })?;
-        let writable = in_model.access_mode == AccessMode::ReadWrite;
-        check_register(&path, &visitor, count, writable, &limits)?;
-        points.push(Point {
-            name: property.name.clone(),
-            value_type: in_model.value_type,
-            unit: in_model.unit.clone(),
-            writable,
-            minimum: in_model.minimum.as_deref().and_then(|t| t.parse().ok()),
-            maximum: in_model.maximum.as_deref().and_then(|t| t.parse().ok()),
-        });
+        check_register(path, visitor, count, point.writable, &limits)?;
+        points.push(point);
         registers.push(Register {
             table: visitor.register,
             address: visitor.offset,
             count,
             codec,
-            period: Duration::from_millis(property.collect_ms()),
+            period: Duration::from_millis(property.own.collect_ms()),
             read_back: visitor.read_back,
         });
     }

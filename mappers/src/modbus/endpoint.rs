@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use edge_model::device::modbus::{Link, Mode, Parity, Rs485, Tls};
 
-use super::config::ConfigError;
+use crate::resolve::ConfigError;
 
 /// The silence between RTU frames above 19200 bits a second (Modbus over Serial Line V1.02, section 2.5.1.1).
 const FAST_SILENCE: Duration = Duration::from_micros(1_750);

@@ -8,8 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edge_model::reading::Reading;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::config::Config;
@@ -17,11 +16,9 @@ use super::endpoint::{Caller, Endpoint};
 use super::inbound::Lobby;
 use super::link::Link;
 use super::poll::Poller;
+use crate::Batch;
 use crate::backoff::Backoff;
-use crate::{AccessError, Batch};
-
-/// Commands that wait for one endpoint: a person's or a controller's, never a stream. More are refused as busy.
-const COMMANDS: usize = 32;
+use crate::port::{Command, Port, inbox};
 
 /// How long to wait after failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +114,7 @@ impl Modbus {
 
     fn start(&mut self, endpoint: Endpoint, list: Vec<Arc<Config>>) {
         let (wanted, watched) = watch::channel(list);
-        let (inbox, commands) = mpsc::channel(COMMANDS);
+        let (inbox, commands) = inbox();
         let (first, longest) = self.pauses.link;
         let lobby = match &endpoint {
             Endpoint::Inbound { at, .. } => self.lobbies.get(at).map(|(lobby, _)| Arc::clone(lobby)),
@@ -139,8 +136,7 @@ impl Modbus {
     /// Where commands for a device go.
     pub fn port(&self, device: &Config) -> Option<Port> {
         let handle = self.endpoints.get(&device.endpoint)?;
-        let (namespace, name) = (device.profile.namespace.clone(), device.profile.name.clone());
-        Some(Port { inbox: handle.inbox.clone(), namespace, name })
+        Some(Port::new(handle.inbox.clone(), &device.profile.namespace, &device.profile.name))
     }
 
     /// Waits until a task has failed, which none does by itself. Cancel safe.
@@ -156,59 +152,8 @@ impl Modbus {
     }
 
     /// Ends every task and waits for it.
-    pub async fn shutdown(mut self) {
+    pub async fn shutdown(&mut self) {
         self.endpoints.clear();
         self.tasks.shutdown().await;
-    }
-}
-
-/// Where commands for one device go. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Port {
-    inbox: mpsc::Sender<Command>,
-    namespace: String,
-    name: String,
-}
-
-#[derive(Debug)]
-pub(super) struct Command {
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) what: What,
-    pub(super) reply: oneshot::Sender<Result<Vec<Reading>, AccessError>>,
-}
-
-#[derive(Debug)]
-pub(super) enum What {
-    Read(Option<String>),
-    Write(String, serde_json::Value),
-}
-
-impl Port {
-    /// Reads one property now, or all of them. Registers the device refuses come as readings of bad quality.
-    ///
-    /// # Errors
-    /// Any [`AccessError`]; when the device does not answer, why.
-    pub async fn read(&self, property: Option<&str>) -> Result<Vec<Reading>, AccessError> {
-        self.call(What::Read(property.map(str::to_owned))).await
-    }
-
-    /// Writes a property and reads it back. Nothing goes on the wire that the model or the register does not allow.
-    ///
-    /// # Errors
-    /// Any [`AccessError`].
-    pub async fn write(&self, property: &str, value: serde_json::Value) -> Result<Reading, AccessError> {
-        let readings = self.call(What::Write(property.to_owned(), value)).await?;
-        readings.into_iter().next().ok_or(AccessError::Gone)
-    }
-
-    async fn call(&self, what: What) -> Result<Vec<Reading>, AccessError> {
-        let (reply, answer) = oneshot::channel();
-        let command = Command { namespace: self.namespace.clone(), name: self.name.clone(), what, reply };
-        self.inbox.try_send(command).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => AccessError::Busy,
-            mpsc::error::TrySendError::Closed(_) => AccessError::Gone,
-        })?;
-        answer.await.unwrap_or(Err(AccessError::Gone))
     }
 }

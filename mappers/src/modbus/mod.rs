@@ -36,5 +36,5 @@ mod transport;
 mod udp;
 pub mod unit;
 
-pub use config::{Config, ConfigError, resolve};
-pub use endpoints::{Modbus, Pauses, Port};
+pub use config::{Config, resolve};
+pub use endpoints::{Modbus, Pauses};

@@ -8,11 +8,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::config::Config;
 use super::encode::{Encoded, merge};
-use super::endpoints::{Command, Pauses, What};
+use super::endpoints::Pauses;
 use super::link::{Fault, Link, Payload};
 use super::plan::{Request, Span};
 use super::unit::Unit;
 use crate::backoff::Backoff;
+use crate::port::{Command, What};
 use crate::{AccessError, Batch, Sample};
 
 /// See the module.

@@ -2,7 +2,7 @@
 //!
 //! Source: KubeEdge, `staging/src/github.com/kubeedge/api/apis/devices/v1beta1/*_types.go`. The YAML is theirs, unchanged.
 //! What a gateway needs and KubeEdge has no word for lives in `configData`, which KubeEdge leaves to the protocol
-//! ([`modbus`] documents each key).
+//! ([`modbus`] and [`bluetooth`] document each key).
 //!
 //! Decisions where KubeEdge leaves room:
 //! * `collectCycle` and `reportCycle` are milliseconds, as in KubeEdge's mapper framework. Its older examples wrote
@@ -16,14 +16,21 @@ use serde_json::Value;
 
 use crate::object::ObjectError;
 
+pub mod behaviour;
+pub mod bluetooth;
 pub mod modbus;
+pub mod simulated;
 pub mod status;
 #[cfg(test)]
 mod tests;
 
-/// The protocol name of devices the runtime polls itself over Modbus. Devices with any other name belong to a mapper in a
-/// pod, which speaks KubeEdge's device topics.
+/// The protocol name of devices the runtime polls itself over Modbus. Devices with a name that is none of those here belong
+/// to a mapper in a pod, which speaks KubeEdge's device topics.
 pub const MODBUS: &str = "modbus";
+/// The protocol name of devices the runtime hears and connects itself over Bluetooth Low Energy.
+pub const BLUETOOTH: &str = "bluetooth";
+/// The protocol name of virtual devices.
+pub const VIRTUAL: &str = "virtual";
 /// The collect and report cycle of properties that name none, in milliseconds (KubeEdge's `DefaultCollectCycle`).
 pub const DEFAULT_CYCLE_MS: u64 = 1_000;
 /// The shortest cycle, in milliseconds.
@@ -344,8 +351,14 @@ fn visitor(path: &str, v: &ProtocolConfig, protocol: &str) -> Result<(), ObjectE
     }
     if let Some(data) = &v.config_data {
         mapping(&format!("{path}.configData"), data)?;
-        if protocol == MODBUS {
-            view::<modbus::Visitor>(&format!("{path}.configData"), data)?;
+        let path = format!("{path}.configData");
+        behaviour::report(&path, None, Some(data))?;
+        let data = behaviour::protocol_data(data);
+        match protocol {
+            BLUETOOTH => view::<bluetooth::Visitor>(&path, &data).map(drop)?,
+            MODBUS => view::<modbus::Visitor>(&path, &data).map(drop)?,
+            VIRTUAL => view::<simulated::Visitor>(&path, &data).map(drop)?,
+            _ => {}
         }
     }
     Ok(())
@@ -367,8 +380,14 @@ impl Device {
         }
         if let Some(data) = &protocol.config_data {
             mapping("spec.protocol.configData", data)?;
-            if protocol.protocol_name == MODBUS {
-                view::<modbus::Link>("spec.protocol.configData", data)?;
+            let path = "spec.protocol.configData";
+            behaviour::health(path, None, Some(data))?;
+            let data = behaviour::protocol_data(data);
+            match protocol.protocol_name.as_str() {
+                BLUETOOTH => view::<bluetooth::Link>(path, &data).map(drop)?,
+                MODBUS => view::<modbus::Link>(path, &data).map(drop)?,
+                VIRTUAL => view::<simulated::Link>(path, &data).map(drop)?,
+                _ => {}
             }
         }
         names("spec.properties", device.properties.iter().map(|p| p.name.as_str()))?;

@@ -1,6 +1,6 @@
 //! Commands: reads and writes somebody asked for, checked here and done by tasks.
 
-use edge_mappers::modbus::Port;
+use edge_mappers::Port;
 use edge_model::reading::{Quality, Reading, Value};
 
 use super::commands::{Command, CommandError, Reply, What};
@@ -41,14 +41,14 @@ impl Field {
         let known = self.devices.get_mut(id);
         let known = known.ok_or_else(|| CommandError::NotFound(format!("device {}/{}", id.0, id.1)))?;
         let config = match &known.mapper {
-            Mapper::Modbus(config) => config,
+            Mapper::Own(config) => config,
             Mapper::None(why) => return Err(CommandError::Refused(why.clone())),
             Mapper::Outside => return outside(known, what),
         };
         if self.work.len() >= WORK {
             return Err(CommandError::Busy);
         }
-        let port = self.modbus.port(config).ok_or(CommandError::Busy)?;
+        let port = self.mappers.port(config).ok_or(CommandError::Busy)?;
         match what {
             What::Get(property) => Ok(Started::Read(port, property)),
             What::Set { property, value, method } => {

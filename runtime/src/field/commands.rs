@@ -49,7 +49,7 @@ impl From<AccessError> for CommandError {
             AccessError::Timeout(_) | AccessError::Disconnected(_) | AccessError::Garbage(_) => {
                 CommandError::Offline(e.to_string())
             }
-            AccessError::Exception { .. } => CommandError::Refused(e.to_string()),
+            AccessError::Exception { .. } | AccessError::Refused(_) => CommandError::Refused(e.to_string()),
             AccessError::Mismatch { wrote, found } => CommandError::Mismatch { wrote, found },
             AccessError::Gone | AccessError::Busy => CommandError::Busy,
         }

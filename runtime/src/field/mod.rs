@@ -24,6 +24,7 @@ mod commands;
 mod device;
 mod outbox;
 mod reconcile;
+mod report;
 mod topics;
 mod unit;
 
@@ -40,11 +41,19 @@ pub struct Settings {
     pub probe_max_ms: u64,
     /// The longest pause between attempts to connect to an endpoint, in milliseconds, 100 to 3600000.
     pub connect_max_ms: u64,
+    /// The folder whose files virtual devices may replay.
+    pub replay_dir: std::path::PathBuf,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { node_name: String::new(), status_interval_ms: 1_000, probe_max_ms: 60_000, connect_max_ms: 10_000 }
+        Settings {
+            node_name: String::new(),
+            status_interval_ms: 1_000,
+            probe_max_ms: 60_000,
+            connect_max_ms: 10_000,
+            replay_dir: "/etc/edge-runtime/replay".into(),
+        }
     }
 }
 

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use edge_mappers::modbus::Modbus;
 use edge_mappers::modbus::Pauses;
-use edge_mappers::{AccessError, Batch};
+use edge_mappers::{AccessError, Batch, Mappers};
 use edge_model::device::status::DeviceStatus;
 use edge_model::reading::{Reading, Value};
 use edge_model::topic::Topic;
@@ -16,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::commands::Command;
-use super::device::{Known, Mapper, Retry, State};
+use super::device::{Known, Mapper, Retry, State, Taken};
 use super::topics::desire;
 use super::{Context, Error, TICK};
 use crate::bus::Retain;
@@ -51,7 +50,10 @@ pub(super) enum Done {
 pub(super) struct Field {
     pub(super) context: Context,
     pub(super) devices: BTreeMap<Id, Known>,
-    pub(super) modbus: Modbus,
+    pub(super) mappers: Mappers,
+    /// Devices the bus has not been told of: those that came and those that went.
+    pub(super) came: Vec<String>,
+    pub(super) went: Vec<String>,
     batches: mpsc::Receiver<Batch>,
     pub(super) work: JoinSet<Done>,
     to_queue: mpsc::Sender<(Stream, queue::Message)>,
@@ -71,8 +73,18 @@ impl Field {
         };
         let mut queueing = JoinSet::new();
         queueing.spawn(enqueue(context.queue.clone(), messages));
-        let modbus = Modbus::new(out, now_ms, pauses);
-        Field { context, devices: BTreeMap::new(), modbus, batches, work: JoinSet::new(), to_queue, queueing }
+        let mappers = Mappers::new(out, now_ms, pauses, &context.settings.replay_dir);
+        Field {
+            context,
+            devices: BTreeMap::new(),
+            mappers,
+            came: Vec::new(),
+            went: Vec::new(),
+            batches,
+            work: JoinSet::new(),
+            to_queue,
+            queueing,
+        }
     }
 
     pub(super) async fn run(
@@ -85,6 +97,8 @@ impl Field {
         let mut updates = bus.subscribe(&Topic::TwinUpdate(any.clone()).to_string());
         let mut gets = bus.subscribe(&Topic::TwinGet(any.clone()).to_string());
         let mut states = bus.subscribe(&Topic::DeviceState(any).to_string());
+        let node = &self.context.settings.node_name;
+        let mut members = bus.subscribe(&Topic::MembershipGet(node.clone()).to_string());
         let mut watches = self.list();
         let mut tick = Instant::now() + TICK;
         loop {
@@ -101,9 +115,10 @@ impl Field {
                 Some(command) = inbox.recv() => self.command(command),
                 Some(done) = self.work.join_next() => self.done(done.map_err(Error::Task)?),
                 Some(ended) = self.queueing.join_next() => ended.map_err(Error::Task)?,
-                failure = self.modbus.failure() => return Err(Error::Mapper(failure)),
+                failure = self.mappers.failure() => return Err(Error::Mapper(failure)),
                 message = updates.next() => self.update(&message.ok_or(Error::Bus)?),
                 message = gets.next() => self.get_twin(&message.ok_or(Error::Bus)?),
+                message = members.next() => self.get_members(&message.ok_or(Error::Bus)?),
                 message = states.next() => self.outside_state(&message.ok_or(Error::Bus)?),
                 () = sleep_until(tick), if !idle => {
                     tick = Instant::now() + TICK;
@@ -115,7 +130,7 @@ impl Field {
 
     /// Stops the mappers and hands everything over.
     pub(super) async fn finish(mut self) {
-        self.modbus.shutdown().await;
+        self.mappers.shutdown().await;
         self.work.shutdown().await;
         while let Ok(batch) = self.batches.try_recv() {
             for known in self.devices.values_mut().filter(|k| *k.profile == *batch.device) {
@@ -140,10 +155,18 @@ impl Field {
         let id = (batch.device.namespace.clone(), batch.device.name.clone());
         // A batch sent before a reconfiguration has another profile: its indices mean nothing any more.
         let Some(known) = self.devices.get_mut(&id).filter(|k| *k.profile == *batch.device) else { return };
-        let (before, news) = known.take(batch);
+        let taken = known.take(batch);
+        self.tell(&id, batch.time_ms, &taken);
+        self.pursue(&id);
+    }
+
+    /// Tells the bus what became of readings.
+    pub(super) fn tell(&mut self, id: &Id, time_ms: i64, taken: &Taken) {
+        let Some(known) = self.devices.get(id) else { return };
         let bus = &self.context.bus;
-        if !batch.samples.is_empty() {
-            let data = batch.samples.iter().filter_map(|s| {
+        // A mapper in a pod has said so on the bus itself.
+        if !taken.told.is_empty() && !matches!(known.mapper, Mapper::Outside) {
+            let data = taken.told.iter().filter_map(|s| {
                 let point = known.profile.points.get(usize::from(s.point))?;
                 Some((point, s.value.as_ref().map(Value::to_string).unwrap_or_default(), s.quality))
             });
@@ -154,16 +177,15 @@ impl Field {
                 type_word: point.value_type.word(),
                 quality: *quality,
             });
-            bus.publish(&Topic::DeviceData(known.id.clone()), wire::data(batch.time_ms, values), Retain::No);
+            bus.publish(&Topic::DeviceData(known.id.clone()), wire::data(time_ms, values), Retain::No);
         }
-        if !before.is_empty() {
-            let document = wire::document(batch.time_ms, &before, &known.twin);
+        if !taken.before.is_empty() {
+            let document = wire::document(time_ms, &taken.before, &known.twin);
             bus.publish(&Topic::TwinDocument(known.id.clone()), document, Retain::No);
         }
-        if news {
-            self.state_changed(&id, batch.time_ms);
+        if taken.news {
+            self.state_changed(id, time_ms);
         }
-        self.pursue(&id);
     }
 
     /// A device went online or offline.
@@ -199,11 +221,11 @@ impl Field {
             }
             known.told = told;
         }
-        let Mapper::Modbus(config) = &known.mapper else { return };
+        let Mapper::Own(config) = &known.mapper else { return };
         if known.state != State::Online {
             return;
         }
-        let Some(port) = self.modbus.port(config) else { return };
+        let Some(port) = self.mappers.port(config) else { return };
         let now = Instant::now();
         for entry in known.twin.entries.iter().filter(|e| e.differs()) {
             if self.work.len() >= WORK {
@@ -266,6 +288,11 @@ impl Field {
     async fn tick(&mut self) {
         let (now, wall) = (Instant::now(), now_ms());
         let interval = Duration::from_millis(self.context.settings.status_interval_ms);
+        let ids: Vec<Id> = self.devices.keys().cloned().collect();
+        for id in &ids {
+            let Some(taken) = self.devices.get_mut(id).map(|known| known.passed(wall)) else { continue };
+            self.tell(id, wall, &taken);
+        }
         for known in self.devices.values_mut() {
             while known.outbox.is_due(wall) {
                 let Some((message, count)) = data_message(known) else { break };
@@ -278,7 +305,6 @@ impl Field {
                 write_status(&self.context, known).await;
             }
         }
-        let ids: Vec<Id> = self.devices.keys().cloned().collect();
         for id in ids {
             self.pursue(&id);
         }

@@ -1,0 +1,128 @@
+//! Every protocol this node speaks itself: the one place that names them all.
+//!
+//! A protocol is a folder with `config` (its Device and model, resolved), `decode` (its bytes to values), and a driver; it is
+//! added here with one variant and one line in each function.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use edge_model::device::{BLUETOOTH, Device, DeviceModel, MODBUS, VIRTUAL};
+use edge_model::reading::Value;
+use tokio::sync::mpsc;
+use tokio::task::JoinError;
+
+use crate::bluetooth::{self, Bluetooth};
+use crate::device::{Devices, Outlet, Settings};
+use crate::modbus::{self, Modbus, Pauses};
+use crate::resolve::ConfigError;
+use crate::simulated;
+use crate::{AccessError, Batch, Port, Profile};
+
+/// A device of one of the protocols, resolved. Equal exactly when the device need not be talked to anew.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Config {
+    /// Modbus.
+    Modbus(Arc<modbus::Config>),
+    /// Bluetooth Low Energy.
+    Bluetooth(Arc<bluetooth::Config>),
+    /// A device that is not there.
+    Virtual(Arc<simulated::Config>),
+}
+
+impl Config {
+    /// Resolves a device against its model. `None` for a protocol that is not spoken here: its mapper is elsewhere.
+    ///
+    /// # Errors
+    /// Names the field that does not fit.
+    pub fn resolve(
+        namespace: &str,
+        name: &str,
+        device: &Device,
+        model: &DeviceModel,
+    ) -> Result<Option<Config>, ConfigError> {
+        Ok(Some(match device.protocol.protocol_name.as_str() {
+            MODBUS => Config::Modbus(Arc::new(modbus::resolve(namespace, name, device, model)?)),
+            BLUETOOTH => Config::Bluetooth(Arc::new(bluetooth::resolve(namespace, name, device, model)?)),
+            VIRTUAL => Config::Virtual(Arc::new(simulated::resolve(namespace, name, device, model)?)),
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Names, types and limits of its points.
+    pub fn profile(&self) -> &Arc<Profile> {
+        match self {
+            Config::Modbus(c) => &c.profile,
+            Config::Bluetooth(c) => &c.profile,
+            Config::Virtual(c) => c.profile(),
+        }
+    }
+
+    /// What the device would report after `value` was written to a point. The value has passed the model's checks.
+    ///
+    /// # Errors
+    /// Why the value can never be written.
+    pub fn target(&self, index: usize, value: Value) -> Result<Value, AccessError> {
+        match self {
+            Config::Modbus(c) => match c.registers.get(index) {
+                Some(register) => register.codec.canonical(&value, register.count),
+                None => Err(AccessError::Unknown(index.to_string())),
+            },
+            Config::Bluetooth(c) => c.target(index, &value),
+            Config::Virtual(_) => Ok(value),
+        }
+    }
+}
+
+/// All devices this node talks to itself.
+pub struct Mappers {
+    modbus: Modbus,
+    bluetooth: Bluetooth,
+    simulated: Devices<simulated::Config>,
+}
+
+impl Mappers {
+    /// No devices yet. Samples go to `batches`; when it is full, mappers wait. `clock` gives UTC milliseconds;
+    /// `files` is the folder whose files a device's description may name.
+    pub fn new(batches: mpsc::Sender<Batch>, clock: fn() -> i64, pauses: Pauses, files: &Path) -> Mappers {
+        let outlet = Outlet { batches: batches.clone(), clock, pauses: pauses.unit, files: files.into() };
+        let bluetooth = Bluetooth::of_the_system(outlet.clone(), pauses.link);
+        Mappers { modbus: Modbus::new(batches, clock, pauses), bluetooth, simulated: Devices::new(outlet) }
+    }
+
+    /// The devices from now on. Those that are equal to what they were are left alone.
+    pub fn set(&mut self, devices: &[Config]) {
+        self.modbus.set(&pick(devices, |c| if let Config::Modbus(c) = c { Some(c) } else { None }));
+        self.bluetooth.set(&pick(devices, |c| if let Config::Bluetooth(c) = c { Some(c) } else { None }));
+        self.simulated.set(&pick(devices, |c| if let Config::Virtual(c) = c { Some(c) } else { None }));
+    }
+
+    /// Where commands for a device go.
+    pub fn port(&self, device: &Config) -> Option<Port> {
+        match device {
+            Config::Modbus(c) => self.modbus.port(c),
+            Config::Bluetooth(c) => self.bluetooth.port(c),
+            Config::Virtual(c) => self.simulated.port(c),
+        }
+    }
+
+    /// Waits until a task has failed, which none does by itself. Cancel safe.
+    pub async fn failure(&mut self) -> JoinError {
+        tokio::select! {
+            e = self.modbus.failure() => e,
+            e = self.bluetooth.failure() => e,
+            e = self.simulated.failure() => e,
+        }
+    }
+
+    /// Ends every task and waits for it.
+    pub async fn shutdown(&mut self) {
+        self.modbus.shutdown().await;
+        self.bluetooth.shutdown().await;
+        self.simulated.shutdown().await;
+    }
+}
+
+/// The devices of one protocol.
+fn pick<C>(devices: &[Config], of: fn(&Config) -> Option<&Arc<C>>) -> Vec<Arc<C>> {
+    devices.iter().filter_map(of).cloned().collect()
+}
