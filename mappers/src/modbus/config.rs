@@ -51,6 +51,28 @@ pub struct Config {
 }
 
 impl Config {
+    /// A device of which nothing is known but how to reach it.
+    ///
+    /// # Errors
+    /// Names the key that does not fit.
+    pub fn of_link(link: &Link) -> Result<Config, ConfigError> {
+        check_link(link)?;
+        let millis = |ms: u32| Duration::from_millis(u64::from(ms));
+        Ok(Config {
+            profile: Arc::new(Profile { namespace: String::new(), name: String::new(), points: Vec::new() }),
+            endpoint: Endpoint::new(link)?,
+            unit: link.slave_id,
+            timeout: millis(link.timeout),
+            connect_timeout: millis(link.connect_timeout),
+            interval: millis(link.request_interval),
+            limits: Limits { gap: link.max_gap, registers: link.max_registers, bits: link.max_bits },
+            write_multiple: link.write_multiple,
+            mask_write: link.mask_write,
+            read_write: link.read_write,
+            registers: Vec::new(),
+        })
+    }
+
     /// Whether it is all units of a serial line: they are written to and never answer (Modbus over Serial Line V1.02,
     /// section 2.1).
     pub fn is_broadcast(&self) -> bool {
@@ -82,9 +104,8 @@ pub struct Register {
 pub fn resolve(namespace: &str, name: &str, device: &Device, model: &DeviceModel) -> Result<Config, ConfigError> {
     resolve::speaks(MODBUS, device, model)?;
     let link: Link = resolve::link(device, model)?;
-    check_link(&link)?;
-    let endpoint = Endpoint::new(&link)?;
-    let limits = Limits { gap: link.max_gap, registers: link.max_registers, bits: link.max_bits };
+    let bare = Config::of_link(&link)?;
+    let limits = bare.limits;
     let mut points = Vec::with_capacity(device.properties.len());
     let mut registers = Vec::with_capacity(device.properties.len());
     for property in resolve::properties::<Visitor>(device, model) {
@@ -103,20 +124,8 @@ pub fn resolve(namespace: &str, name: &str, device: &Device, model: &DeviceModel
             read_back: visitor.read_back,
         });
     }
-    let millis = |ms: u32| Duration::from_millis(u64::from(ms));
-    Ok(Config {
-        profile: Arc::new(Profile { namespace: namespace.to_owned(), name: name.to_owned(), points }),
-        endpoint,
-        unit: link.slave_id,
-        timeout: millis(link.timeout),
-        connect_timeout: millis(link.connect_timeout),
-        interval: millis(link.request_interval),
-        limits,
-        write_multiple: link.write_multiple,
-        mask_write: link.mask_write,
-        read_write: link.read_write,
-        registers,
-    })
+    let profile = Arc::new(Profile { namespace: namespace.to_owned(), name: name.to_owned(), points });
+    Ok(Config { profile, registers, ..bare })
 }
 
 fn check_link(link: &Link) -> Result<(), ConfigError> {

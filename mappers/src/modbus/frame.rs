@@ -10,8 +10,16 @@ pub fn lrc(bytes: &[u8]) -> u8 {
 
 /// The CRC of RTU frames, its low byte first on the wire (section 6.2.2).
 pub fn crc(bytes: &[u8]) -> [u8; 2] {
+    bytes.iter().fold(CRC_START, |crc, b| crc_step(crc, *b)).to_le_bytes()
+}
+
+/// The CRC of nothing.
+pub const CRC_START: u16 = 0xffff;
+
+/// The CRC with one byte more.
+pub fn crc_step(crc: u16, byte: u8) -> u16 {
     let step = |crc: u16, _| if crc & 1 == 1 { crc >> 1 ^ 0xa001 } else { crc >> 1 };
-    bytes.iter().fold(0xffff, |crc, b| (0..8).fold(crc ^ u16::from(*b), step)).to_le_bytes()
+    (0..8).fold(crc ^ u16::from(byte), step)
 }
 
 /// A frame of unit identifier and PDU.

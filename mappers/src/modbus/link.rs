@@ -13,6 +13,7 @@ use edge_model::device::modbus::Table;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_modbus::client::{Client as _, Context};
+use tokio_modbus::prelude::{DeviceIdObject, ReadCode};
 use tokio_modbus::slave::SlaveContext as _;
 use tokio_modbus::{Error, ProtocolError, Request, Response, Slave};
 
@@ -178,12 +179,27 @@ impl Link {
         Box::pin(self.write(to, address, &Encoded::Registers(merge(&old, masks, values)))).await
     }
 
-    /// Any request at all, its answer unjudged beyond header and function.
+    /// What the device says of itself (function 43/14): objects by their number, 0 the vendor, 1 the product code, 2 the
+    /// revision, from 3 on the device's own (section 6.21).
     ///
     /// # Errors
-    /// Any [`Fault`].
-    pub async fn request(&mut self, to: &Config, request: Request<'_>) -> Result<Response, Fault> {
-        self.call(to, request).await
+    /// Any [`Fault`]; most devices answer exception 1.
+    pub async fn identify(&mut self, to: &Config) -> Result<Vec<(u8, String)>, Fault> {
+        let (mut all, mut next) = (Vec::new(), 0);
+        // Each answer holds at least one of 256 objects; nobody has so many.
+        for _ in 0..16 {
+            let request = Request::ReadDeviceIdentification(ReadCode::Regular, next);
+            let Response::ReadDeviceIdentification(answer) = self.call(to, request).await? else {
+                return Err(self.garbage("another answer than an identification"));
+            };
+            let text = |o: &DeviceIdObject| (o.id, String::from_utf8_lossy(&o.value).into_owned());
+            all.extend(answer.device_id_objects.iter().map(text));
+            if !answer.more_follows || answer.next_object_id <= next {
+                break;
+            }
+            next = answer.next_object_id;
+        }
+        Ok(all)
     }
 
     fn garbage(&mut self, what: &str) -> Fault {

@@ -6,6 +6,8 @@
 //! * [`plan`]: many points → few requests, and what is learnt when a device refuses one.
 //! * [`link`]: one connection or line with its time-outs; every way an answer can be wrong becomes a [`link::Fault`].
 //! * `transport` opens it: `serial` (with `rs485`), `ascii` (with [`frame`]), `udp`, `tls`, `inbound` for devices that call in.
+//! * [`server`]: the other side: values of ours as registers. [`csv`]: a maker's register list as a model. [`sniff`]: frames
+//!   in what a serial line carries.
 //! * [`unit`]: one device behind a connection: what is due, back-off, what it says.
 //! * [`poll`]: one task per endpoint, which owns the wire; [`endpoints`] is the handle to all of them.
 //!
@@ -15,6 +17,7 @@
 
 mod ascii;
 pub mod config;
+pub mod csv;
 pub mod decode;
 pub mod encode;
 pub mod endpoint;
@@ -30,6 +33,7 @@ mod poll;
 mod rs485;
 pub mod serial;
 pub mod server;
+pub mod sniff;
 mod text;
 mod tls;
 mod transport;
