@@ -65,6 +65,18 @@ pub fn lasting_port() -> u16 {
     free.expect("a free port between 20000 and 32000")
 }
 
+/// Runs the client script with some arguments; what it printed.
+///
+/// # Panics
+/// When it fails.
+pub fn client(arguments: &[String]) -> Value {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/pymodbus_client.py");
+    let output = Command::new(python()).arg(script).args(arguments).output().expect("python starts");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "pymodbus' client failed: {error}");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
 /// A running server. Dropping it kills it: the device vanishes.
 pub struct Server {
     child: Child,
