@@ -237,7 +237,8 @@ impl Field {
             let (id, port, property) = (id.clone(), port.clone(), entry.name.clone());
             let value = serde_json::Value::from(entry.desired.clone().unwrap_or_default());
             self.work.spawn(async move {
-                let result = port.write(&property, value).await;
+                let result = port.write(&property, value.clone()).await;
+                super::access::audit(&id, &property, &value, &result);
                 Done::Desired(id, property, result)
             });
         }
@@ -252,9 +253,6 @@ impl Field {
                 let error = result.err().map(|e| e.to_string()).unwrap_or_default();
                 if let Some(retry) = known.writing.get_mut(&property) {
                     retry.end(Instant::now());
-                }
-                if !error.is_empty() {
-                    tracing::warn!(device = %known.id, %property, %error, "desired value not written");
                 }
                 if let Some(entry) = known.twin.entry_mut(&property) {
                     entry.error = error;
