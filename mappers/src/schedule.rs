@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// What is due waits no longer than this for others that are due more often, however much they ask.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
 /// The groups of one device. Multiples of a period fall on the same moments (1 s and 5 s meet every 5 s), so that what is due
 /// together is read together.
 #[derive(Debug)]
@@ -42,9 +45,9 @@ impl Schedule {
         self.groups.get(group).is_some_and(|g| g.next <= now)
     }
 
-    /// When the first group that is due (or will be) must be done, which is before it is due again.
+    /// When the first group that is due (or will be) must be done: before it is due again, and at most [`LONGEST_WAIT`] later.
     pub fn deadline(&self) -> Option<Instant> {
-        self.groups.iter().map(|g| g.next + g.period).min()
+        self.groups.iter().map(|g| g.next + g.period.min(LONGEST_WAIT)).min()
     }
 
     /// Moves every due group to its next moment on the grid after `now`: a slow device skips, it does not pile up. How many

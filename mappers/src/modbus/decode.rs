@@ -18,6 +18,8 @@ pub struct Codec {
     pub(super) scale: Scale,
     pub(super) bias: f64,
     pub(super) as_type: PropertyType,
+    /// An INT as it is on the wire: no order, factor or mask.
+    pub(super) plain: bool,
     pub(super) precision: Option<u8>,
     /// The bits of the number that are the value.
     pub(super) mask: Option<u64>,
@@ -32,6 +34,11 @@ impl Codec {
     /// What makes no sense in them: NaN, infinity, text that is not UTF-8, digits above 9.
     pub fn decode(&self, registers: &[u16]) -> Result<Value, &'static str> {
         match &self.raw {
+            // What most registers are, by a short way.
+            Raw::Number(DataType::Uint16) if self.plain => match registers.first() {
+                Some(word) => Ok(Value::Int(i64::from(*word))),
+                None => Err("too few registers"),
+            },
             Raw::Number(t) => self.number(*t, self.arranged(registers)),
             Raw::Bit(bit) => {
                 let mask = 1u64 << bit;

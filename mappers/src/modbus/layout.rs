@@ -119,7 +119,9 @@ impl Codec {
             return Err("precision is 0 to 15 decimals".to_owned());
         }
         let (mask, names) = (mask(v, &raw)?, names(v, &raw, as_type)?);
-        Ok((Codec { raw, order, scale, bias: v.bias, as_type, precision: v.precision, mask, names }, count))
+        let exact = scale == Scale::None && v.bias == 0.0 && v.precision.is_none() && mask.is_none();
+        let plain = exact && order == Order::Plain && as_type == PropertyType::Int;
+        Ok((Codec { raw, order, scale, bias: v.bias, as_type, plain, precision: v.precision, mask, names }, count))
     }
 }
 

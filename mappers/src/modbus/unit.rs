@@ -25,7 +25,7 @@ use super::config::Config;
 use super::link::{Fault, Payload};
 use super::plan::{Map, Request, Span};
 use crate::backoff::Backoff;
-use crate::schedule::Schedule;
+use crate::schedule::{LONGEST_WAIT, Schedule};
 use crate::{Link, Sample, Stats};
 
 /// How long registers that were refused alone are left out, at first and at last.
@@ -117,7 +117,8 @@ impl Unit {
         let (at, deadline) = match &self.state {
             _ if !self.pending.is_empty() => (self.rested, self.deadline),
             State::Unknown | State::Online => (self.schedule.next()?, self.schedule.deadline()?),
-            State::Offline { until, .. } => (*until, self.schedule.deadline()?.max(*until)),
+            // Those that answer go first.
+            State::Offline { until, .. } => (*until, *until + LONGEST_WAIT),
         };
         Some((at.max(self.rested), deadline))
     }
