@@ -107,7 +107,7 @@ pub enum Verb {
     Device(node::DeviceVerb),
     /// Speak Modbus from the bench: scan, read, write, sniff, without the node.
     #[command(subcommand)]
-    Modbus(modbus::ModbusVerb),
+    Modbus(Box<modbus::ModbusVerb>),
     /// Manage the images on this node.
     #[command(subcommand)]
     Image(node::ImageVerb),
@@ -170,7 +170,7 @@ pub async fn execute(verb: Verb, socket: &Path, out: &mut Out) -> Result<(), Cli
         }
         Verb::Status { output } => node::status(&client, out, output).await,
         Verb::Device(verb) => node::device(&client, out, verb).await,
-        Verb::Modbus(verb) => modbus::modbus(out, verb).await,
+        Verb::Modbus(verb) => modbus::modbus(out, *verb).await,
         Verb::Image(verb) => node::image(&client, out, verb).await,
         Verb::Loglevel { level } => node::log_level(&client, out, level).await,
         Verb::Version { client: only } => node::version(&client, out, only).await,
