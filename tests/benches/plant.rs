@@ -116,7 +116,12 @@ async fn plant(length: Duration) {
 
 #[expect(clippy::cast_precision_loss, reason = "numbers for people")]
 fn report(seen: &BTreeMap<String, Seen>, length: Duration, memory: u64) {
-    println!("100 TCP devices every {} ms, 20 units on a line every {} ms, for {} s:", PERIOD.0, PERIOD.1, length.as_secs());
+    println!(
+        "100 TCP devices every {} ms, 20 units on a line every {} ms, for {} s:",
+        PERIOD.0,
+        PERIOD.1,
+        length.as_secs()
+    );
     for (kind, period) in [("tcp", PERIOD.0), ("rtu", PERIOD.1)] {
         let wanted = length.as_millis() as f64 / period as f64;
         let healthy = || seen.iter().filter(|(n, _)| n.starts_with(kind) && n.ends_with("healthy"));

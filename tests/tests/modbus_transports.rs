@@ -220,6 +220,45 @@ async fn a_dead_unit_does_not_stop_the_line() {
     assert_eq!(server.requests().iter().filter(|r| r.0 == 0).map(|r| r.1).collect::<Vec<u8>>(), [6]);
 }
 
+/// A device that is asked more often than it can answer gets as many as it can, its misses are counted, and its neighbour on
+/// the connection still has its turn.
+#[tokio::test]
+async fn overruns_are_counted_and_starve_nobody() {
+    let devices = json!([{"unit": 1, "holding": [[0, [1]]], "delay": 30}, {"unit": 2, "holding": [[0, [2]]]}]);
+    let server = Server::start(devices);
+    let one = [("p", "INT", json!({"register": "HoldingRegister"}))];
+    let link = |unit: u8| json!({"port": server.port, "slaveID": unit});
+    let with_period = |name, unit, ms| {
+        let mut config = config(name, link(unit), &one);
+        config.registers[0].period = Duration::from_millis(ms);
+        config
+    };
+    let mut mapper = Mapper::start(vec![with_period("greedy", 1, 1), with_period("modest", 2, 100)]);
+    for _ in 0..3 {
+        mapper.batch("modest", |b| b.device.name == "modest" && b.samples[0].value == Some(Value::Int(2))).await;
+    }
+    let greedy = mapper.batch("greedy", |b| b.device.name == "greedy" && b.stats.overruns > 10).await;
+    assert_eq!((greedy.link, greedy.stats.errors), (Link::Online, 0));
+}
+
+/// The pause one device needs is not its neighbour's.
+#[tokio::test]
+async fn a_device_that_needs_a_pause_delays_nobody() {
+    let values = vec![7u16; 200];
+    let server = Server::start(json!([{"unit": 1, "holding": [[0, values]]}, {"unit": 2, "holding": [[0, [2]]]}]));
+    // Too far apart for one request.
+    let two = ["near", "far"]
+        .map(|n| (n, "INT", json!({"register": "HoldingRegister", "offset": if n == "far" { 199 } else { 0 }})));
+    let slow = config("slow", json!({"port": server.port, "slaveID": 1, "requestInterval": 10_000}), &two);
+    let quick = config("quick", json!({"port": server.port, "slaveID": 2}), &two[..1]);
+    let mut mapper = Mapper::start(vec![slow, quick]);
+    mapper.batch("the first half", |b| b.device.name == "slow").await;
+    for _ in 0..3 {
+        let batch = mapper.batch("anybody", |_| true).await;
+        assert_eq!(*batch.device.name, *"quick");
+    }
+}
+
 /// An answer that comes after its time-out is never taken for the next one's.
 #[tokio::test]
 async fn a_late_answer_is_thrown_away() {

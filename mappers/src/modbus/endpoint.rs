@@ -184,6 +184,14 @@ impl Endpoint {
         matches!(self, Endpoint::Tcp { tls: Some(_), .. })
     }
 
+    /// Which caller it is, if it calls in.
+    pub const fn caller(&self) -> Option<Caller> {
+        match self {
+            Endpoint::Inbound { caller, .. } => Some(*caller),
+            _ => None,
+        }
+    }
+
     /// The serial line, if it is one.
     pub const fn line(&self) -> Option<&Line> {
         match self {

@@ -4,7 +4,7 @@
 //! listener ─► waiting ─► a device takes the newest one from its peer address,
 //!                        or, known by its unit identifier only, the oldest one nobody claims
 //!                ▲                  │ no answer to the first request: not this one
-//!                └──────────────────┘ it goes back to the end
+//!                └──────────────────┘ it goes back, and is for others first
 //! ```
 //! Whatever a caller sends before it is spoken to (registration texts of cellular modems) is thrown away.
 
@@ -12,20 +12,26 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::endpoint::Caller;
 
 /// Connections that wait for a device of ours; the oldest goes when there are more. Anybody may call.
 const WAITING: usize = 64;
+/// How long a connection on which a unit did not answer is only for others.
+const TRIED: Duration = Duration::from_secs(5);
 /// How long until a listener that failed is opened again.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// A connection and where it came from.
+type Waiting = (IpAddr, Arc<TcpStream>);
 
 /// Connections that came in at one address.
 #[derive(Debug)]
@@ -37,7 +43,10 @@ pub struct Lobby {
 
 #[derive(Debug, Default)]
 struct Inner {
-    waiting: VecDeque<(IpAddr, Arc<TcpStream>)>,
+    waiting: VecDeque<Waiting>,
+    /// Who tried which connection in vain, and when: otherwise two devices with each other's connections, who let go of them
+    /// at different moments, would take them again for ever.
+    tried: Vec<(Weak<TcpStream>, u8, Instant)>,
     /// Addresses that belong to devices known by them.
     claimed: Vec<IpAddr>,
     /// Why nobody can call.
@@ -97,7 +106,12 @@ impl Lobby {
     }
 
     /// A connection that turned out to be somebody else's.
-    pub fn put_back(&self, stream: Arc<TcpStream>) {
+    pub fn put_back(&self, stream: Arc<TcpStream>, caller: Option<Caller>) {
+        if let Some(Caller::Unit(unit)) = caller {
+            let mut inner = self.lock();
+            inner.tried.retain(|(s, _, since)| s.strong_count() > 0 && since.elapsed() < TRIED);
+            inner.tried.push((Arc::downgrade(&stream), unit, Instant::now()));
+        }
         if let Ok(from) = stream.peer_addr() {
             self.put(from.ip().to_canonical(), stream);
         }
@@ -105,10 +119,16 @@ impl Lobby {
 
     fn try_take(&self, caller: Caller) -> Option<Arc<TcpStream>> {
         let mut inner = self.lock();
-        let Inner { waiting, claimed, .. } = &mut *inner;
+        let Inner { waiting, claimed, tried, .. } = &mut *inner;
+        let in_vain = |stream: &Arc<TcpStream>, unit: u8| {
+            let this = |s: &Weak<TcpStream>| s.as_ptr() == Arc::as_ptr(stream);
+            tried.iter().any(|(s, u, since)| *u == unit && this(s) && since.elapsed() < TRIED)
+        };
         let at = match caller {
             Caller::Peer(peer) => waiting.iter().rposition(|(from, _)| *from == peer),
-            Caller::Unit(_) => waiting.iter().position(|(from, _)| !claimed.contains(from)),
+            Caller::Unit(unit) => {
+                waiting.iter().position(|(from, stream)| !claimed.contains(from) && !in_vain(stream, unit))
+            }
         };
         let (_, stream) = waiting.remove(at?)?;
         if let Caller::Peer(peer) = caller {

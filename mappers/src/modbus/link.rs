@@ -284,7 +284,7 @@ impl Link {
             // A gateway's word that it has no such unit: another caller may have it.
             Err(Fault::Exception(10 | 11)) if self.lobby.is_some() && !connection.proven => {
                 if let (Some(lobby), Some(stream)) = (&self.lobby, connection.called) {
-                    lobby.put_back(stream);
+                    lobby.put_back(stream, self.endpoint.caller());
                 }
             }
             Ok(_) | Err(Fault::Exception(_)) => {
@@ -298,7 +298,7 @@ impl Link {
             Err(Fault::Timeout(_)) if !connection.proven => {
                 self.backup_first = !self.backup_first;
                 if let (Some(lobby), Some(stream)) = (&self.lobby, connection.called) {
-                    lobby.put_back(stream);
+                    lobby.put_back(stream, self.endpoint.caller());
                 }
             }
             Err(_) => {}
