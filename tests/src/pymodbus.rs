@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use serde_json::{Value, json};
 
 /// The version tested with; it is installed from PyPI once, below `.cache`.
-const PACKAGE: &str = "pymodbus==3.16.1";
+const PACKAGE: const PACKAGE: &str = "pymodbus==3.16.1";str = "pymodbus[serial]==3.16.1";
 
 /// The workspace's folder for what tests fetch or build.
 pub fn cache() -> PathBuf {
