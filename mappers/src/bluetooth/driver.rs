@@ -27,7 +27,8 @@ use crate::{AccessError, Profile, Sample};
 
 /// How often a device that sends by itself is looked after: is it still connected, does it still answer.
 const KEEP: Duration = Duration::from_secs(30);
-/// How long a connection is kept when others wait for its slot.
+/// How long a device that sends by itself keeps its connection when others wait for the slot. One that is only read gives
+/// it away after each read.
 const TURN: Duration = Duration::from_secs(15);
 /// How often a device whose turn is over looks whether somebody waits.
 const LOOK: Duration = Duration::from_secs(1);
@@ -81,6 +82,7 @@ impl<R: Radio> Settings for Attached<R> {
             known: Known::new(self.config.sources.len()),
             sent: vec![None; self.config.sources.len()],
             pending: Vec::new(),
+            turn: if gatts(&self.config).any(|(_, g)| g.mode != Mode::Read) { TURN } else { Duration::ZERO },
             listening: (!connects).then(|| self.adapter.listen()),
             link: None,
             config: Arc::clone(&self.config),
@@ -104,6 +106,8 @@ pub struct Driver<R: Radio> {
     /// Kept all the time by a device that only advertises.
     listening: Option<Listening<R>>,
     link: Option<Link<R>>,
+    /// How long a connection is kept when others wait for its slot.
+    turn: Duration,
 }
 
 struct Link<R: Radio> {
@@ -358,7 +362,7 @@ impl<R: Radio> device::Driver for Driver<R> {
             }
             let far = Instant::now() + NEVER;
             let silent = self.listening.as_ref().and_then(|_| self.known.silent_at(self.config.offline_after));
-            let turn = self.link.as_ref().map(|l| (l.since + TURN).max(Instant::now() + LOOK));
+            let turn = self.link.as_ref().map(|l| (l.since + self.turn).max(Instant::now() + LOOK));
             let notified = async {
                 match &mut self.link {
                     Some(link) => link.notifications.next().await,
