@@ -34,7 +34,7 @@ class Adapter(ServiceInterface):
 
     def __init__(self, double, name, address):
         super().__init__("org.bluez.Adapter1")
-        self.double, self.name, self.address = double, name, address
+        self.double, self.hci, self.address = double, name, address
         self.path = f"{ROOT}/{name}"
         self.powered, self.discovering = False, False
         self.scans = 0

@@ -52,6 +52,7 @@ cat >"$folder/qemu.sh" <<SCRIPT
 #!/bin/sh
 root="$folder/qemu"
 libs="\$root/usr/lib/x86_64-linux-gnu:\$root/lib/x86_64-linux-gnu"
+export QEMU_MODULE_DIR="\$root/usr/lib/x86_64-linux-gnu/qemu"
 exec "\$root/lib64/ld-linux-x86-64.so.2" --library-path "\$libs:\$root/usr/lib/x86_64-linux-gnu/pulseaudio" \\
     "\$root/usr/bin/qemu-system-x86_64" -L "\$root/usr/share/qemu" -L "\$root/usr/share/seabios" "\$@"
 SCRIPT
@@ -68,6 +69,7 @@ cp "$folder"/kernel/boot/vmlinuz-* "$folder/vmlinuz"
 tree=$folder/tree
 rm -rf "$tree"
 mkdir -p "$tree"/{bin,dev,proc,sys,run,tmp,var/lib/bluetooth,etc/dbus-1,lib/modules,lib64,usr/bin}
+ln -s ../lib64 "$tree/lib/x86_64-linux-gnu"
 guest=$folder/guest
 cp "$guest/bin/busybox" "$tree/bin/busybox"
 cp "$guest/usr/libexec/bluetooth/bluetoothd" "$guest/usr/bin/btattach" "$guest/usr/bin/btmgmt" "$guest/usr/bin/dbus-daemon" "$tree/bin/"

@@ -114,7 +114,8 @@ struct Link<R: Radio> {
     held: Held<R>,
     characteristics: Vec<Characteristic>,
     notifications: Stream<Notification>,
-    since: Instant,
+    /// When to look whether another device waits for the slot.
+    look: Instant,
 }
 
 impl<R: Radio> Driver<R> {
@@ -187,12 +188,16 @@ impl<R: Radio> Driver<R> {
             Ok((notifications, characteristics))
         };
         let made = tokio::time::timeout_at(end, made).await.unwrap_or(Err(Fault::Timeout));
-        // Dropping `held` ends whatever was begun.
-        let (notifications, characteristics) = made.map_err(|fault| fault.access(Self::ms(limit)))?;
+        // Dropping `held` ends whatever was begun. Who refuses to be connected or paired is not there.
+        let (notifications, characteristics) = made.map_err(|fault| match fault {
+            Fault::Refused(why) => AccessError::Disconnected(why),
+            fault => fault.access(Self::ms(limit)),
+        })?;
         // What is waiting is from before.
         self.drain();
         tracing::debug!(device = %config.profile.name, "bluetooth: connected");
-        self.link = Some(Link { held, characteristics, notifications, since: Instant::now() });
+        let look = Instant::now() + self.turn;
+        self.link = Some(Link { held, characteristics, notifications, look });
         self.sent.fill(None);
         Ok(())
     }
@@ -217,6 +222,17 @@ impl<R: Radio> Driver<R> {
     /// Gives the connection up; the adapter ends it.
     fn leave(&mut self) {
         self.link = None;
+    }
+
+    /// Gives the slot to a device that waits for it, if there is one and this one had its turn.
+    fn give_way(&mut self) {
+        let now = Instant::now();
+        let Some(link) = self.link.as_mut().filter(|l| l.look <= now) else { return };
+        link.look = now + LOOK;
+        if self.adapter.is_wanted() {
+            tracing::debug!(device = %self.config.profile.name, "bluetooth: gives its slot to another device");
+            self.leave();
+        }
     }
 
     /// A fault of the connection ends it; a refusal does not.
@@ -326,6 +342,7 @@ impl<R: Radio> device::Driver for Driver<R> {
                 Err(fault) => return Err(self.fault(fault)),
             });
         }
+        self.give_way();
         Ok(samples)
     }
 
@@ -362,7 +379,7 @@ impl<R: Radio> device::Driver for Driver<R> {
             }
             let far = Instant::now() + NEVER;
             let silent = self.listening.as_ref().and_then(|_| self.known.silent_at(self.config.offline_after));
-            let turn = self.link.as_ref().map(|l| (l.since + self.turn).max(Instant::now() + LOOK));
+            let turn = self.link.as_ref().map(|l| l.look);
             let notified = async {
                 match &mut self.link {
                     Some(link) => link.notifications.next().await,
@@ -399,12 +416,7 @@ impl<R: Radio> device::Driver for Driver<R> {
                     }
                 }
                 () = sleep_until(silent.unwrap_or(far)) => return Err(self.silence()),
-                () = sleep_until(turn.unwrap_or(far)) => {
-                    if self.adapter.is_wanted() {
-                        tracing::debug!(device = %self.config.profile.name, "bluetooth: gives its slot to another device");
-                        self.leave();
-                    }
-                }
+                () = sleep_until(turn.unwrap_or(far)) => self.give_way(),
             }
         }
     }
