@@ -100,7 +100,7 @@ impl<S: Settings> Devices<S> {
     /// The devices from now on. Those that are equal to what they were are left alone.
     pub fn set(&mut self, wanted: &[Arc<S>]) {
         let id = |s: &S| (s.profile().namespace.clone(), s.profile().name.clone());
-        let same = |e: &Entry<S>| wanted.iter().any(|w| *w == e.settings);
+        let same = |e: &Entry<S>| wanted.contains(&e.settings);
         self.devices.retain(|_, entry| {
             let keep = same(entry);
             if !keep {

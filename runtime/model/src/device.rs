@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::object::ObjectError;
 
+pub mod behaviour;
 pub mod bluetooth;
 pub mod modbus;
 pub mod simulated;
@@ -351,10 +352,12 @@ fn visitor(path: &str, v: &ProtocolConfig, protocol: &str) -> Result<(), ObjectE
     if let Some(data) = &v.config_data {
         mapping(&format!("{path}.configData"), data)?;
         let path = format!("{path}.configData");
+        behaviour::report(&path, None, Some(data))?;
+        let data = behaviour::protocol_data(data);
         match protocol {
-            MODBUS => view::<modbus::Visitor>(&path, data).map(drop)?,
-            BLUETOOTH => view::<bluetooth::Visitor>(&path, data).map(drop)?,
-            VIRTUAL => view::<simulated::Visitor>(&path, data).map(drop)?,
+            BLUETOOTH => view::<bluetooth::Visitor>(&path, &data).map(drop)?,
+            MODBUS => view::<modbus::Visitor>(&path, &data).map(drop)?,
+            VIRTUAL => view::<simulated::Visitor>(&path, &data).map(drop)?,
             _ => {}
         }
     }
@@ -378,10 +381,12 @@ impl Device {
         if let Some(data) = &protocol.config_data {
             mapping("spec.protocol.configData", data)?;
             let path = "spec.protocol.configData";
+            behaviour::health(path, None, Some(data))?;
+            let data = behaviour::protocol_data(data);
             match protocol.protocol_name.as_str() {
-                MODBUS => view::<modbus::Link>(path, data).map(drop)?,
-                BLUETOOTH => view::<bluetooth::Link>(path, data).map(drop)?,
-                VIRTUAL => view::<simulated::Link>(path, data).map(drop)?,
+                BLUETOOTH => view::<bluetooth::Link>(path, &data).map(drop)?,
+                MODBUS => view::<modbus::Link>(path, &data).map(drop)?,
+                VIRTUAL => view::<simulated::Link>(path, &data).map(drop)?,
                 _ => {}
             }
         }
