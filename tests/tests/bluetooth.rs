@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use edge_tests::bluetooth::{Double, device};
+use edge_tests::daemon::Node;
 use serde_json::{Value, json};
 
 const SENSOR: &str = "A4:C1:38:8D:18:B2";
@@ -309,4 +310,36 @@ fn a_device_with_a_passkey_is_paired_once() {
     let asked = lamp["asked"].as_array().unwrap();
     assert_eq!(asked.iter().filter(|a| **a == 123_456).count(), 1, "{state}");
     program.end();
+}
+
+#[test]
+fn a_node_has_bluetooth_devices_like_any_other() {
+    let mut double = Double::start();
+    double.tell(lamp_services());
+    let mut node = Node::new().env("DBUS_SYSTEM_BUS_ADDRESS", &double.address);
+    node.start();
+    for made in [sensor(json!({})), lamp(json!({}))] {
+        let (name, mut spec) = (made["name"].as_str().unwrap(), made["device"].clone());
+        spec["deviceModelRef"]["name"] = json!(name);
+        if name == "lamp" {
+            spec["properties"][0]["desired"] = json!({"value": "Red"});
+        }
+        for (kind, spec) in [("DeviceModel", &made["model"]), ("Device", &spec)] {
+            let object = json!({"apiVersion": "devices.kubeedge.io/v1beta1", "kind": kind,
+                "metadata": {"name": name}, "spec": spec});
+            node.apply(&object.to_string()).ok();
+        }
+    }
+    let reported = |node: &Node, device: &str, property: &str| {
+        let status = node.json(&["get", "device", device])["status"].clone();
+        let twins = status["twins"].as_array().cloned().unwrap_or_default();
+        let twin = twins.into_iter().find(|t| t["propertyName"] == property).unwrap_or_default();
+        twin["reported"]["value"].as_str().unwrap_or_default().to_owned()
+    };
+    double.advertise_until(&bthome(), || reported(&node, "sensor", "temperature") == "25.06");
+    node.until("the lamp is as desired", || (reported(&node, "lamp", "colour") == "Red").then_some(()));
+    let state = double.tell(json!({"op": "state"}));
+    assert_eq!(state["devices"][LAMP]["writes"][full("ff01")], json!([["01", "request"]]), "{state}");
+    assert!(node.stop().success(), "{}", node.log());
+    assert_eq!(double.tell(json!({"op": "state"}))["devices"][LAMP]["connected"], false, "nothing stays connected");
 }
