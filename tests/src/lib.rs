@@ -6,6 +6,7 @@
 
 pub mod aarch64;
 pub mod binary;
+pub mod bluetooth;
 pub mod cleanup;
 pub mod daemon;
 pub mod field;

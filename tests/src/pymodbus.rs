@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use serde_json::{Value, json};
 
 /// The version tested with; it is installed from PyPI once, below `.cache`.
-const PACKAGE: const PACKAGE: &str = "pymodbus==3.16.1";str = "pymodbus[serial]==3.16.1";
+const PACKAGE: &str = "pymodbus[serial]==3.16.1";
 
 /// The workspace's folder for what tests fetch or build.
 pub fn cache() -> PathBuf {
@@ -71,6 +71,18 @@ pub fn lasting_port() -> u16 {
     free.expect("a free port between 20000 and 32000")
 }
 
+/// Runs the client script with some arguments; what it printed.
+///
+/// # Panics
+/// When it fails.
+pub fn client(arguments: &[String]) -> Value {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/pymodbus_client.py");
+    let output = Command::new(python()).arg(script).args(arguments).output().expect("python starts");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "pymodbus' client failed: {error}");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
 /// A running server. Dropping it kills it: the device vanishes.
 pub struct Server {
     child: Child,
@@ -88,8 +100,18 @@ impl Server {
 
     /// Starts one on a given port.
     pub fn start_on(port: u16, devices: Value) -> Server {
+        Server::start_as(json!({"port": port}), devices)
+    }
+
+    /// Starts one of another kind: `kind` (`tcp`, `udp`, `tls`, `serial`), `framer`, and what the kind needs; see the script.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start_as(kind: Value, devices: Value) -> Server {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/pymodbus_server.py");
-        let config = json!({"port": port, "devices": devices}).to_string();
+        let mut config = kind;
+        config["devices"] = devices;
+        let config = config.to_string();
         let mut command = Command::new(python());
         command.arg(script).arg(config).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("python starts");
@@ -97,7 +119,7 @@ impl Server {
         let mut stdout = BufReader::new(stdout);
         let mut line = String::new();
         stdout.read_line(&mut line).expect("its port");
-        let port = line.trim().parse().unwrap_or_else(|_| panic!("pymodbus did not start (port {port}): {line:?}"));
+        let port = line.trim().parse().unwrap_or_else(|_| panic!("pymodbus did not start: {line:?}"));
         Server { child, stdin, stdout, port }
     }
 

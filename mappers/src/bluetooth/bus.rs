@@ -74,16 +74,14 @@ impl Bus {
         connection.set_signal_match_mode(true);
         let (notices, _) = broadcast::channel(NOTICES);
         let lost = Arc::new(AtomicBool::new(false));
-        let io = {
-            let (notices, lost) = (notices.clone(), Arc::clone(&lost));
-            tokio::spawn(async move {
-                let error = resource.await;
-                tracing::debug!(%error, "bluetooth: D-Bus connection ended");
-                lost.store(true, Ordering::Release);
-                // Nobody may be listening.
-                let _ = notices.send(Notice::BusLost);
-            })
-        };
+        let (ended, told) = (Arc::clone(&lost), notices.clone());
+        let io = tokio::spawn(async move {
+            let error = resource.await;
+            tracing::debug!(%error, "bluetooth: D-Bus connection ended");
+            ended.store(true, Ordering::Release);
+            // Nobody may be listening.
+            let _ = told.send(Notice::BusLost);
+        });
         let mut bus = Bus {
             connection,
             io,

@@ -27,7 +27,8 @@ use crate::{AccessError, Profile, Sample};
 
 /// How often a device that sends by itself is looked after: is it still connected, does it still answer.
 const KEEP: Duration = Duration::from_secs(30);
-/// How long a connection is kept when others wait for its slot.
+/// How long a device that sends by itself keeps its connection when others wait for the slot. One that is only read gives
+/// it away after each read.
 const TURN: Duration = Duration::from_secs(15);
 /// How often a device whose turn is over looks whether somebody waits.
 const LOOK: Duration = Duration::from_secs(1);
@@ -81,6 +82,7 @@ impl<R: Radio> Settings for Attached<R> {
             known: Known::new(self.config.sources.len()),
             sent: vec![None; self.config.sources.len()],
             pending: Vec::new(),
+            turn: if gatts(&self.config).any(|(_, g)| g.mode != Mode::Read) { TURN } else { Duration::ZERO },
             listening: (!connects).then(|| self.adapter.listen()),
             link: None,
             config: Arc::clone(&self.config),
@@ -104,13 +106,16 @@ pub struct Driver<R: Radio> {
     /// Kept all the time by a device that only advertises.
     listening: Option<Listening<R>>,
     link: Option<Link<R>>,
+    /// How long a connection is kept when others wait for its slot.
+    turn: Duration,
 }
 
 struct Link<R: Radio> {
     held: Held<R>,
     characteristics: Vec<Characteristic>,
     notifications: Stream<Notification>,
-    since: Instant,
+    /// When to look whether another device waits for the slot.
+    look: Instant,
 }
 
 impl<R: Radio> Driver<R> {
@@ -183,12 +188,16 @@ impl<R: Radio> Driver<R> {
             Ok((notifications, characteristics))
         };
         let made = tokio::time::timeout_at(end, made).await.unwrap_or(Err(Fault::Timeout));
-        // Dropping `held` ends whatever was begun.
-        let (notifications, characteristics) = made.map_err(|fault| fault.access(Self::ms(limit)))?;
+        // Dropping `held` ends whatever was begun. Who refuses to be connected or paired is not there.
+        let (notifications, characteristics) = made.map_err(|fault| match fault {
+            Fault::Refused(why) => AccessError::Disconnected(why),
+            fault => fault.access(Self::ms(limit)),
+        })?;
         // What is waiting is from before.
         self.drain();
         tracing::debug!(device = %config.profile.name, "bluetooth: connected");
-        self.link = Some(Link { held, characteristics, notifications, since: Instant::now() });
+        let look = Instant::now() + self.turn;
+        self.link = Some(Link { held, characteristics, notifications, look });
         self.sent.fill(None);
         Ok(())
     }
@@ -213,6 +222,17 @@ impl<R: Radio> Driver<R> {
     /// Gives the connection up; the adapter ends it.
     fn leave(&mut self) {
         self.link = None;
+    }
+
+    /// Gives the slot to a device that waits for it, if there is one and this one had its turn.
+    fn give_way(&mut self) {
+        let now = Instant::now();
+        let Some(link) = self.link.as_mut().filter(|l| l.look <= now) else { return };
+        link.look = now + LOOK;
+        if self.adapter.is_wanted() {
+            tracing::debug!(device = %self.config.profile.name, "bluetooth: gives its slot to another device");
+            self.leave();
+        }
     }
 
     /// A fault of the connection ends it; a refusal does not.
@@ -322,6 +342,7 @@ impl<R: Radio> device::Driver for Driver<R> {
                 Err(fault) => return Err(self.fault(fault)),
             });
         }
+        self.give_way();
         Ok(samples)
     }
 
@@ -358,7 +379,7 @@ impl<R: Radio> device::Driver for Driver<R> {
             }
             let far = Instant::now() + NEVER;
             let silent = self.listening.as_ref().and_then(|_| self.known.silent_at(self.config.offline_after));
-            let turn = self.link.as_ref().map(|l| (l.since + TURN).max(Instant::now() + LOOK));
+            let turn = self.link.as_ref().map(|l| l.look);
             let notified = async {
                 match &mut self.link {
                     Some(link) => link.notifications.next().await,
@@ -395,12 +416,7 @@ impl<R: Radio> device::Driver for Driver<R> {
                     }
                 }
                 () = sleep_until(silent.unwrap_or(far)) => return Err(self.silence()),
-                () = sleep_until(turn.unwrap_or(far)) => {
-                    if self.adapter.is_wanted() {
-                        tracing::debug!(device = %self.config.profile.name, "bluetooth: gives its slot to another device");
-                        self.leave();
-                    }
-                }
+                () = sleep_until(turn.unwrap_or(far)) => self.give_way(),
             }
         }
     }

@@ -184,3 +184,87 @@ pub fn good(index: usize, value: Value) -> Sample {
 pub fn bad(index: usize, quality: Quality) -> Sample {
     Sample { point: u16::try_from(index).unwrap_or(u16::MAX), quality, value: None }
 }
+
+#[cfg(test)]
+mod tests {
+    use edge_model::device::{Device, DeviceModel};
+    use serde_json::json;
+
+    use super::super::config::resolve;
+    use super::super::decode::{bthome, hex};
+    use super::*;
+
+    fn config(key: &str) -> Config {
+        let names = [("temperature", "FLOAT"), ("button", "STRING"), ("rssi", "INT")];
+        let properties = names.map(|(n, t)| json!({"name": n, "type": t, "accessMode": "ReadOnly"}));
+        let own = names.map(|(n, _)| json!({"name": n, "collectCycle": 1000}));
+        let device = json!({
+            "deviceModelRef": {"name": "m"},
+            "protocol": {"protocolName": "bluetooth",
+                "configData": {"macAddress": "54:48:E6:8F:80:A5", "encryptionKey": key}},
+            "properties": own,
+        });
+        let model = json!({"protocol": "bluetooth", "properties": properties});
+        let (device, model) = (Device::parse(&device).unwrap(), DeviceModel::parse(&model).unwrap());
+        resolve("default", "d", &device, &model).unwrap()
+    }
+
+    fn bthome(packet: &str) -> Heard {
+        Heard::Section(Section::Service(bthome::SERVICE, hex(packet).unwrap()))
+    }
+
+    fn values(samples: Vec<Sample>) -> Vec<(u16, String)> {
+        samples.into_iter().map(|s| (s.point, s.value.map_or_else(|| "bad".to_owned(), |v| v.to_string()))).collect()
+    }
+
+    #[test]
+    fn repetitions_are_told_once_per_cycle_and_changes_at_once() {
+        let (config, start) = (config(""), Instant::now());
+        let mut known = Known::new(config.sources.len());
+        let mut at =
+            |ms: u64, packet: &str| values(known.hear(&config, &bthome(packet), start + Duration::from_millis(ms), 0));
+        assert_eq!(at(0, "4002ca09"), [(0, "25.06".to_owned())]);
+        assert_eq!(at(10, "4002ca09"), []);
+        assert_eq!(at(20, "40025d09"), [(0, "23.97".to_owned())]);
+        assert_eq!(at(1_019, "40025d09"), []);
+        assert_eq!(at(1_020, "40025d09"), [(0, "23.97".to_owned())]);
+    }
+
+    #[test]
+    fn a_button_pressed_twice_is_two_presses_and_a_repeated_packet_none() {
+        let (config, now) = (config(""), Instant::now());
+        let mut known = Known::new(config.sources.len());
+        let mut at = |packet: &str| values(known.hear(&config, &bthome(packet), now, 0)).len();
+        assert_eq!(at("4000073a01"), 1);
+        assert_eq!((at("4000073a01"), at("4000073a01")), (0, 0));
+        assert_eq!((at("4000083a01"), at("4000083a01")), (1, 0));
+    }
+
+    #[test]
+    fn old_sealed_packets_are_not_believed() {
+        let (config, now) = (config("231d39c1d7cc1ab1aee224cd096db932"), Instant::now());
+        let mut known = Known::new(config.sources.len());
+        let mut at = |packet: &str| values(known.hear(&config, &bthome(packet), now, 0)).len();
+        // Counters 0x112233 (heard twice), 0x112232, 0x112234, 0xffffffff and, after a new battery, 0: vectors of bthome-ble.
+        assert_eq!((at("41e445f3c9962b332211006c7c4519"), at("41e445f3c9962b332211006c7c4519")), (1, 0));
+        assert_eq!(at("41723d3035fb88322211009e7414c0"), 0);
+        assert_eq!(at("413e932cc7175f34221100553876af"), 1);
+        assert_eq!(at("41ba0db07aeef6ffffffff21fd4600"), 1);
+        assert_eq!(at("41de40b50e676600000000d7cb95de"), 1);
+    }
+
+    #[test]
+    fn silence_is_noticed_and_forgotten() {
+        let (config, start) = (config(""), Instant::now());
+        let mut known = Known::new(config.sources.len());
+        let minute = Duration::from_secs(60);
+        assert!(!known.is_heard(minute, start));
+        assert_eq!(values(known.hear(&config, &Heard::Rssi(-60), start, 0)), [(2, "-60".to_owned())]);
+        assert_eq!(values(known.hear(&config, &Heard::Rssi(-61), start, 0)), []);
+        assert!(known.is_heard(minute, start + Duration::from_secs(59)));
+        assert!(!known.is_heard(minute, start + minute));
+        assert_eq!(known.known(&[0, 2]).len(), 1);
+        known.forget();
+        assert_eq!(known.known(&[0, 2]), []);
+    }
+}
