@@ -58,6 +58,12 @@ pub trait Driver: Send + 'static {
     fn event(&mut self) -> impl Future<Output = Result<Vec<Sample>, AccessError>> + Send {
         pending()
     }
+
+    /// Waits, while the device is offline, for a sign that it is there again, so that it is read before its pause is over.
+    /// Cancel safe.
+    fn revival(&mut self) -> impl Future<Output = ()> + Send {
+        pending()
+    }
 }
 
 /// Where batches go, and what time it is.
@@ -71,6 +77,8 @@ pub struct Outlet {
     pub pauses: (Duration, Duration),
     /// The folder whose files a device's description may name.
     pub files: Arc<Path>,
+    /// The sockets of traps.
+    pub traps: Arc<crate::snmp::traps::Hub>,
 }
 
 /// The devices of one protocol, each with its task.
@@ -178,15 +186,25 @@ impl<D: Driver> Device<D> {
                 }
             };
             let awake = self.offline.is_none();
+            // Only one of the two is ever waited for, and both borrow the driver.
+            let outside = async {
+                if awake {
+                    Some(self.driver.event().await)
+                } else {
+                    self.driver.revival().await;
+                    None
+                }
+            };
             tokio::select! {
                 biased;
                 command = self.inbox.recv() => match command {
                     Some(command) => self.command(command).await,
                     None => return,
                 },
-                event = self.driver.event(), if awake => match event {
-                    Ok(samples) => self.send(samples).await,
-                    Err(error) => self.failed(error).await,
+                event = outside => match event {
+                    Some(Ok(samples)) => self.send(samples).await,
+                    Some(Err(error)) => self.failed(error).await,
+                    None => self.poll().await,
                 },
                 () = due => self.poll().await,
             }

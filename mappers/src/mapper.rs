@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use edge_model::device::{Device, DeviceModel, MODBUS, VIRTUAL};
+use edge_model::device::{Device, DeviceModel, HTTP, MODBUS, MQTT, SNMP, VIRTUAL};
 use edge_model::reading::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
@@ -14,14 +14,19 @@ use tokio::task::JoinError;
 use crate::device::{Devices, Outlet, Settings};
 use crate::modbus::{self, Modbus, Pauses};
 use crate::resolve::ConfigError;
-use crate::simulated;
-use crate::{AccessError, Batch, Port, Profile};
+use crate::{AccessError, Batch, Port, Profile, http, mqtt, simulated, snmp};
 
 /// A device of one of the protocols, resolved. Equal exactly when the device need not be talked to anew.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Config {
     /// Modbus.
     Modbus(Arc<modbus::Config>),
+    /// A device with MQTT topics of its own.
+    Mqtt(Arc<mqtt::Config>),
+    /// A device with an HTTP interface.
+    Http(Arc<http::Config>),
+    /// An SNMP agent.
+    Snmp(Arc<snmp::Config>),
     /// A device that is not there.
     Virtual(Arc<simulated::Config>),
 }
@@ -39,6 +44,9 @@ impl Config {
     ) -> Result<Option<Config>, ConfigError> {
         Ok(Some(match device.protocol.protocol_name.as_str() {
             MODBUS => Config::Modbus(Arc::new(modbus::resolve(namespace, name, device, model)?)),
+            MQTT => Config::Mqtt(Arc::new(mqtt::resolve(namespace, name, device, model)?)),
+            HTTP => Config::Http(Arc::new(http::resolve(namespace, name, device, model)?)),
+            SNMP => Config::Snmp(Arc::new(snmp::resolve(namespace, name, device, model)?)),
             VIRTUAL => Config::Virtual(Arc::new(simulated::resolve(namespace, name, device, model)?)),
             _ => return Ok(None),
         }))
@@ -48,6 +56,9 @@ impl Config {
     pub fn profile(&self) -> &Arc<Profile> {
         match self {
             Config::Modbus(c) => &c.profile,
+            Config::Mqtt(c) => c.profile(),
+            Config::Http(c) => c.profile(),
+            Config::Snmp(c) => c.profile(),
             Config::Virtual(c) => c.profile(),
         }
     }
@@ -62,7 +73,7 @@ impl Config {
                 Some(register) => register.codec.canonical(&value, register.count),
                 None => Err(AccessError::Unknown(index.to_string())),
             },
-            Config::Virtual(_) => Ok(value),
+            Config::Mqtt(_) | Config::Http(_) | Config::Snmp(_) | Config::Virtual(_) => Ok(value),
         }
     }
 }
@@ -70,6 +81,9 @@ impl Config {
 /// All devices this node talks to itself.
 pub struct Mappers {
     modbus: Modbus,
+    mqtt: Devices<mqtt::Config>,
+    http: Devices<http::Config>,
+    snmp: Devices<snmp::Config>,
     simulated: Devices<simulated::Config>,
 }
 
@@ -77,13 +91,23 @@ impl Mappers {
     /// No devices yet. Samples go to `batches`; when it is full, mappers wait. `clock` gives UTC milliseconds;
     /// `files` is the folder whose files a device's description may name.
     pub fn new(batches: mpsc::Sender<Batch>, clock: fn() -> i64, pauses: Pauses, files: &Path) -> Mappers {
-        let outlet = Outlet { batches: batches.clone(), clock, pauses: pauses.unit, files: files.into() };
-        Mappers { modbus: Modbus::new(batches, clock, pauses), simulated: Devices::new(outlet) }
+        let outlet =
+            Outlet { batches: batches.clone(), clock, pauses: pauses.unit, files: files.into(), traps: Arc::default() };
+        Mappers {
+            modbus: Modbus::new(batches, clock, pauses),
+            mqtt: Devices::new(outlet.clone()),
+            http: Devices::new(outlet.clone()),
+            snmp: Devices::new(outlet.clone()),
+            simulated: Devices::new(outlet),
+        }
     }
 
     /// The devices from now on. Those that are equal to what they were are left alone.
     pub fn set(&mut self, devices: &[Config]) {
         self.modbus.set(&pick(devices, |c| if let Config::Modbus(c) = c { Some(c) } else { None }));
+        self.mqtt.set(&pick(devices, |c| if let Config::Mqtt(c) = c { Some(c) } else { None }));
+        self.http.set(&pick(devices, |c| if let Config::Http(c) = c { Some(c) } else { None }));
+        self.snmp.set(&pick(devices, |c| if let Config::Snmp(c) = c { Some(c) } else { None }));
         self.simulated.set(&pick(devices, |c| if let Config::Virtual(c) = c { Some(c) } else { None }));
     }
 
@@ -91,6 +115,9 @@ impl Mappers {
     pub fn port(&self, device: &Config) -> Option<Port> {
         match device {
             Config::Modbus(c) => self.modbus.port(c),
+            Config::Mqtt(c) => self.mqtt.port(c),
+            Config::Http(c) => self.http.port(c),
+            Config::Snmp(c) => self.snmp.port(c),
             Config::Virtual(c) => self.simulated.port(c),
         }
     }
@@ -99,6 +126,9 @@ impl Mappers {
     pub async fn failure(&mut self) -> JoinError {
         tokio::select! {
             e = self.modbus.failure() => e,
+            e = self.mqtt.failure() => e,
+            e = self.http.failure() => e,
+            e = self.snmp.failure() => e,
             e = self.simulated.failure() => e,
         }
     }
@@ -106,6 +136,9 @@ impl Mappers {
     /// Ends every task and waits for it.
     pub async fn shutdown(&mut self) {
         self.modbus.shutdown().await;
+        self.mqtt.shutdown().await;
+        self.http.shutdown().await;
+        self.snmp.shutdown().await;
         self.simulated.shutdown().await;
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Source: KubeEdge, `staging/src/github.com/kubeedge/api/apis/devices/v1beta1/*_types.go`. The YAML is theirs, unchanged.
 //! What a gateway needs and KubeEdge has no word for lives in `configData`, which KubeEdge leaves to the protocol
-//! ([`modbus`] documents each key).
+//! ([`modbus`], [`mqtt`], [`http`], [`snmp`] and [`simulated`] document each key).
 //!
 //! Decisions where KubeEdge leaves room:
 //! * `collectCycle` and `reportCycle` are milliseconds, as in KubeEdge's mapper framework. Its older examples wrote
@@ -16,8 +16,11 @@ use serde_json::Value;
 
 use crate::object::ObjectError;
 
+pub mod http;
 pub mod modbus;
+pub mod mqtt;
 pub mod simulated;
+pub mod snmp;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -25,6 +28,12 @@ mod tests;
 /// The protocol name of devices the runtime polls itself over Modbus. Devices with a name that is none of those here belong
 /// to a mapper in a pod, which speaks KubeEdge's device topics.
 pub const MODBUS: &str = "modbus";
+/// The protocol name of devices with MQTT topics of their own.
+pub const MQTT: &str = "mqtt";
+/// The protocol name of devices with an HTTP interface.
+pub const HTTP: &str = "http";
+/// The protocol name of SNMP agents.
+pub const SNMP: &str = "snmp";
 /// The protocol name of virtual devices.
 pub const VIRTUAL: &str = "virtual";
 /// The collect and report cycle of properties that name none, in milliseconds (KubeEdge's `DefaultCollectCycle`).
@@ -350,6 +359,9 @@ fn visitor(path: &str, v: &ProtocolConfig, protocol: &str) -> Result<(), ObjectE
         let path = format!("{path}.configData");
         match protocol {
             MODBUS => view::<modbus::Visitor>(&path, data).map(drop)?,
+            MQTT => view::<mqtt::Visitor>(&path, data).map(drop)?,
+            HTTP => view::<http::Visitor>(&path, data).map(drop)?,
+            SNMP => view::<snmp::Visitor>(&path, data).map(drop)?,
             VIRTUAL => view::<simulated::Visitor>(&path, data).map(drop)?,
             _ => {}
         }
@@ -376,6 +388,9 @@ impl Device {
             let path = "spec.protocol.configData";
             match protocol.protocol_name.as_str() {
                 MODBUS => view::<modbus::Link>(path, data).map(drop)?,
+                MQTT => view::<mqtt::Link>(path, data).map(drop)?,
+                HTTP => view::<http::Link>(path, data).map(drop)?,
+                SNMP => view::<snmp::Link>(path, data).map(drop)?,
                 VIRTUAL => view::<simulated::Link>(path, data).map(drop)?,
                 _ => {}
             }
