@@ -100,7 +100,9 @@ async fn open(to: &Settings, community: &str) -> Result<AsyncSession, AccessErro
     let lost = |e: std::io::Error| AccessError::Disconnected(e.to_string());
     let mut random = [0u8; 4];
     getrandom::fill(&mut random).map_err(|e| AccessError::Disconnected(e.to_string()))?;
-    let (first, at, community) = (i32::from_be_bytes(random) >> 1, (to.host.as_str(), to.port), community.as_bytes());
+    // Agents drop messages with a negative number without a word (RFC 3412, section 6: 0 to 2^31 - 1).
+    let first = i32::from_be_bytes(random) & 0x3fff_ffff;
+    let (at, community) = ((to.host.as_str(), to.port), community.as_bytes());
     let mut session = match to.version {
         Version::V1 => AsyncSession::new_v1(at, community, first).await.map_err(lost)?,
         Version::V2c => AsyncSession::new_v2c(at, community, first).await.map_err(lost)?,
