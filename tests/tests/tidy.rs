@@ -60,7 +60,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tar", &["runtime/src/images/"]),
     ("tokio-modbus", &["mappers/src/modbus/", "mappers/src/plant.rs"]),
     ("tokio-rustls", &["mappers/src/http/"]),
-    ("toml", &["runtime/src/config/"]),
+    ("toml", &["runtime/src/config/", "runtime/src/cli/import.rs"]),
     ("toml_edit", &["runtime/src/config/"]),
     ("tracing-subscriber", &["runtime/src/telemetry"]),
 ];
