@@ -59,9 +59,8 @@ pub trait Driver: Send + 'static {
         pending()
     }
 
-    /// Waits, while the device is offline, for a sign that it is there again, so that it is read before its pause is over.
-    /// Cancel safe.
-    fn revival(&mut self) -> impl Future<Output = ()> + Send {
+    /// Waits, while the device is lost, for a sign that it is back: then it is read before its pause is over. Cancel safe.
+    fn back(&mut self) -> impl Future<Output = ()> + Send {
         pending()
     }
 }
@@ -150,7 +149,7 @@ impl<S: Settings> Devices<S> {
 /// The task of one device.
 ///
 /// ```text
-///  Online ── no answer ──► Offline ── the pause is over: a read ──► Online
+///  Online ── no answer ──► Offline ── the pause is over, or a sign: a read ──► Online
 ///                             ▲─────────── still none ──────────┘ (the pause doubles)
 /// ```
 struct Device<D> {
@@ -186,14 +185,12 @@ impl<D: Driver> Device<D> {
                 }
             };
             let awake = self.offline.is_none();
-            // Only one of the two is ever waited for, and both borrow the driver.
-            let outside = async {
+            let event = async {
                 if awake {
-                    Some(self.driver.event().await)
-                } else {
-                    self.driver.revival().await;
-                    None
+                    return Some(self.driver.event().await);
                 }
+                self.driver.back().await;
+                None
             };
             tokio::select! {
                 biased;
@@ -201,7 +198,7 @@ impl<D: Driver> Device<D> {
                     Some(command) => self.command(command).await,
                     None => return,
                 },
-                event = outside => match event {
+                event = event => match event {
                     Some(Ok(samples)) => self.send(samples).await,
                     Some(Err(error)) => self.failed(error).await,
                     None => self.poll().await,

@@ -1,6 +1,7 @@
 //! Field protocols to readings and writes. Knows no store, no board and nothing of the node's bus.
 //!
-//! One folder per protocol ([`modbus`], [`mqtt`], [`http`], [`snmp`], [`simulated`]); what they share is here: a device's [`profile`] (names, types,
+//! One folder per protocol ([`modbus`], [`bluetooth`], [`mqtt`], [`http`], [`snmp`], [`simulated`]); what they share is
+//! here: a device's [`profile`] (names, types,
 //! limits), how its objects are [`resolve`]d, the [`batch`] of samples they send, the [`port`] commands come through, the
 //! [`error`]s of reading and writing, [`schedule`] and [`backoff`], and in [`device`] the task of a device that shares its
 //! wire with nobody. [`mapper`] is the one place that names every protocol. [`plant`] is a small simulated plant for the
@@ -9,6 +10,7 @@
 
 pub mod backoff;
 pub mod batch;
+pub mod bluetooth;
 pub mod device;
 pub mod error;
 pub mod http;

@@ -6,11 +6,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use edge_model::device::{Device, DeviceModel, HTTP, MODBUS, MQTT, SNMP, VIRTUAL};
+use edge_model::device::{BLUETOOTH, Device, DeviceModel, HTTP, MODBUS, MQTT, SNMP, VIRTUAL};
 use edge_model::reading::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
 
+use crate::bluetooth::{self, Bluetooth};
 use crate::device::{Devices, Outlet, Settings};
 use crate::modbus::{self, Modbus, Pauses};
 use crate::resolve::ConfigError;
@@ -21,6 +22,8 @@ use crate::{AccessError, Batch, Port, Profile, http, mqtt, simulated, snmp};
 pub enum Config {
     /// Modbus.
     Modbus(Arc<modbus::Config>),
+    /// Bluetooth Low Energy.
+    Bluetooth(Arc<bluetooth::Config>),
     /// A device with MQTT topics of its own.
     Mqtt(Arc<mqtt::Config>),
     /// A device with an HTTP interface.
@@ -44,6 +47,7 @@ impl Config {
     ) -> Result<Option<Config>, ConfigError> {
         Ok(Some(match device.protocol.protocol_name.as_str() {
             MODBUS => Config::Modbus(Arc::new(modbus::resolve(namespace, name, device, model)?)),
+            BLUETOOTH => Config::Bluetooth(Arc::new(bluetooth::resolve(namespace, name, device, model)?)),
             MQTT => Config::Mqtt(Arc::new(mqtt::resolve(namespace, name, device, model)?)),
             HTTP => Config::Http(Arc::new(http::resolve(namespace, name, device, model)?)),
             SNMP => Config::Snmp(Arc::new(snmp::resolve(namespace, name, device, model)?)),
@@ -56,6 +60,7 @@ impl Config {
     pub fn profile(&self) -> &Arc<Profile> {
         match self {
             Config::Modbus(c) => &c.profile,
+            Config::Bluetooth(c) => &c.profile,
             Config::Mqtt(c) => c.profile(),
             Config::Http(c) => c.profile(),
             Config::Snmp(c) => c.profile(),
@@ -73,6 +78,7 @@ impl Config {
                 Some(register) => register.codec.canonical(&value, register.count),
                 None => Err(AccessError::Unknown(index.to_string())),
             },
+            Config::Bluetooth(c) => c.target(index, &value),
             Config::Mqtt(_) | Config::Http(_) | Config::Snmp(_) | Config::Virtual(_) => Ok(value),
         }
     }
@@ -81,6 +87,7 @@ impl Config {
 /// All devices this node talks to itself.
 pub struct Mappers {
     modbus: Modbus,
+    bluetooth: Bluetooth,
     mqtt: Devices<mqtt::Config>,
     http: Devices<http::Config>,
     snmp: Devices<snmp::Config>,
@@ -93,8 +100,10 @@ impl Mappers {
     pub fn new(batches: mpsc::Sender<Batch>, clock: fn() -> i64, pauses: Pauses, files: &Path) -> Mappers {
         let outlet =
             Outlet { batches: batches.clone(), clock, pauses: pauses.unit, files: files.into(), traps: Arc::default() };
+        let bluetooth = Bluetooth::of_the_system(outlet.clone(), pauses.link);
         Mappers {
             modbus: Modbus::new(batches, clock, pauses),
+            bluetooth,
             mqtt: Devices::new(outlet.clone()),
             http: Devices::new(outlet.clone()),
             snmp: Devices::new(outlet.clone()),
@@ -105,6 +114,7 @@ impl Mappers {
     /// The devices from now on. Those that are equal to what they were are left alone.
     pub fn set(&mut self, devices: &[Config]) {
         self.modbus.set(&pick(devices, |c| if let Config::Modbus(c) = c { Some(c) } else { None }));
+        self.bluetooth.set(&pick(devices, |c| if let Config::Bluetooth(c) = c { Some(c) } else { None }));
         self.mqtt.set(&pick(devices, |c| if let Config::Mqtt(c) = c { Some(c) } else { None }));
         self.http.set(&pick(devices, |c| if let Config::Http(c) = c { Some(c) } else { None }));
         self.snmp.set(&pick(devices, |c| if let Config::Snmp(c) = c { Some(c) } else { None }));
@@ -115,6 +125,7 @@ impl Mappers {
     pub fn port(&self, device: &Config) -> Option<Port> {
         match device {
             Config::Modbus(c) => self.modbus.port(c),
+            Config::Bluetooth(c) => self.bluetooth.port(c),
             Config::Mqtt(c) => self.mqtt.port(c),
             Config::Http(c) => self.http.port(c),
             Config::Snmp(c) => self.snmp.port(c),
@@ -126,6 +137,7 @@ impl Mappers {
     pub async fn failure(&mut self) -> JoinError {
         tokio::select! {
             e = self.modbus.failure() => e,
+            e = self.bluetooth.failure() => e,
             e = self.mqtt.failure() => e,
             e = self.http.failure() => e,
             e = self.snmp.failure() => e,
@@ -136,6 +148,7 @@ impl Mappers {
     /// Ends every task and waits for it.
     pub async fn shutdown(&mut self) {
         self.modbus.shutdown().await;
+        self.bluetooth.shutdown().await;
         self.mqtt.shutdown().await;
         self.http.shutdown().await;
         self.snmp.shutdown().await;

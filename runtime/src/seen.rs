@@ -11,6 +11,7 @@ use crate::api::Backends;
 use crate::api::backend::{BackendError, Item, LogLevel, Section};
 use crate::bus::Bus;
 use crate::cloud::{Link, LinkState};
+use crate::disk::Health;
 use crate::liveness::Probe;
 use crate::queue::{self, Queue};
 use crate::store::Store;
@@ -19,7 +20,7 @@ use crate::telemetry::log::{self, Levels};
 use crate::telemetry::metrics::{Exposition, Registry, Shape};
 
 /// Everything behind the API.
-pub fn backends(units: &Units, bus: &Bus, queue: &Queue, link: &Link) -> Backends {
+pub fn backends(units: &Units, store: &Store, bus: &Bus, queue: &Queue, link: &Link) -> Backends {
     let metrics = Registry::default();
     metrics.add({
         let units = units.clone();
@@ -43,12 +44,34 @@ pub fn backends(units: &Units, bus: &Bus, queue: &Queue, link: &Link) -> Backend
         Arc::new(move || units.all().iter().map(unit_item).collect())
     };
     let ready = {
-        let units = units.clone();
-        Arc::new(move || if units.settled() { Ok(()) } else { Err(line(&units)) })
+        let (units, store, queue) = (units.clone(), store.clone(), queue.clone());
+        Arc::new(move || {
+            if !units.settled() {
+                return Err(line(&units));
+            }
+            let troubles = databases(&store, &queue).filter_map(|(name, health)| Some((name, health.trouble()?)));
+            let troubles: Vec<String> = troubles.map(|(name, trouble)| format!("{name}: {trouble}")).collect();
+            if troubles.is_empty() { Ok(()) } else { Err(troubles.join("; ")) }
+        })
     };
+    metrics.add({
+        let (store, queue) = (store.clone(), queue.clone());
+        move |e| {
+            for (name, health) in databases(&store, &queue) {
+                let well = f64::from(u8::from(health.trouble().is_none()));
+                let help = "Whether a database takes what is written to it.";
+                e.sample(Shape::Gauge, "edge_disk_writes_succeed", help, &[("database", name)], well);
+            }
+        }
+    });
     Backends {
         log_level: Some(Arc::new(Live)),
-        status: vec![("units", section), ("queue", queue_section(queue)), ("link", link_section(link))],
+        status: vec![
+            ("units", section),
+            ("disk", disk_section(store, queue)),
+            ("queue", queue_section(queue)),
+            ("link", link_section(link)),
+        ],
         ready: Some(ready),
         metrics,
         ..Backends::default()
@@ -73,6 +96,23 @@ fn unit_figures(e: &mut Exposition, units: &[UnitStatus]) {
         #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only doubles")]
         e.sample(Shape::Counter, "edge_unit_restarts_total", help, &[("unit", unit.name)], unit.restarts as f64);
     }
+}
+
+/// The two databases, and how their commits go.
+fn databases(store: &Store, queue: &Queue) -> impl Iterator<Item = (&'static str, Health)> {
+    [("store", store.health()), ("queue", queue.health())].into_iter()
+}
+
+/// The section `disk` of the status.
+fn disk_section(store: &Store, queue: &Queue) -> Section {
+    let (store, queue) = (store.clone(), queue.clone());
+    Arc::new(move || {
+        let item = |(name, health): (&'static str, Health)| match health.trouble() {
+            None => Item::well(name, "writing"),
+            Some(trouble) => Item::unwell(name, "failing", trouble),
+        };
+        databases(&store, &queue).map(item).collect()
+    })
 }
 
 /// The section `queue` of the status.
@@ -100,7 +140,11 @@ fn link_section(link: &Link) -> Section {
         let time = edge_model::time::rfc3339;
         let item = match link.state() {
             LinkState::Disabled => Item::well("cloud", "disabled"),
-            LinkState::Online { since_ms } => Item::well("cloud", "online").with("since", time(since_ms)),
+            LinkState::Online { since_ms } => match link.left_out() {
+                None => Item::well("cloud", "online"),
+                Some(which) => Item::unwell("cloud", "online", format!("left out: {which}")),
+            }
+            .with("since", time(since_ms)),
             LinkState::Connecting { reason } if reason.is_empty() => Item::well("cloud", "connecting"),
             LinkState::Connecting { reason } => Item::unwell("cloud", "connecting", reason),
             LinkState::Offline { since_ms, reason, next_try_ms } => Item::unwell("cloud", "offline", reason)
@@ -108,7 +152,8 @@ fn link_section(link: &Link) -> Section {
                 .with("nextTry", time(next_try_ms)),
         };
         let stats = link.stats();
-        vec![item.with("sent", stats.sent_total).with("acknowledged", stats.acked_total)]
+        let item = item.with("sent", stats.sent_total).with("acknowledged", stats.acked_total);
+        vec![item.with("oversize", stats.oversize_total)]
     })
 }
 
@@ -172,6 +217,7 @@ fn bus_figures(e: &mut Exposition, bus: &Bus) {
         e.sample(Shape::Counter, "edge_bus_dropped_total", help, &[("receiver", who)], n as f64);
     }
     e.counter("edge_bus_uploads_total", "Messages that clients had brought to the cloud.", stats.uploads_total);
+    e.counter("edge_bus_uploads_refused_total", "Uploads that were not acknowledged.", stats.uploads_refused_total);
     e.counter("edge_bus_refused_total", "Clients that were refused.", stats.refused_total);
 }
 
@@ -226,17 +272,22 @@ impl LogLevel for Live {
     }
 }
 
-/// Asks the store, the bus and the API for a sign of life.
-pub fn probes(store: &Store, bus: &Bus, socket: &Path) -> Vec<Probe> {
-    let (store, bus, socket) = (store.clone(), bus.clone(), socket.to_owned());
+/// Asks the store, the queue, the bus and the API for a sign of life. A disk that refuses answers, and is told in the status;
+/// only one that does not answer any more is no sign of life.
+pub fn probes(store: &Store, queue: &Queue, bus: &Bus, socket: &Path) -> Vec<Probe> {
+    let (store, queue, bus, socket) = (store.clone(), queue.clone(), bus.clone(), socket.to_owned());
     vec![
         Probe::new("store", move || {
             let store = store.clone();
             async move {
                 // Takes the store's lock: a writer that holds it for good is found here.
                 let _ = store.list(Kind::Node, None);
-                true
+                store.health().is_alive()
             }
+        }),
+        Probe::new("queue", move || {
+            let queue = queue.clone();
+            async move { queue.health().is_alive() }
         }),
         Probe::new("bus", move || {
             let bus = bus.clone();

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 /// Settles the C library for a small, static process. Call it first in `main`.
 ///
@@ -72,4 +72,13 @@ pub fn set_watchdog_timeout(device: &File, seconds: i32) -> io::Result<i32> {
     // SAFETY: the request reads and writes one int, and `value` outlives the call.
     let rc = unsafe { libc::ioctl(device.as_fd().as_raw_fd(), WDIOC_SETTIMEOUT, &raw mut value) };
     if rc == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Registers a descriptor with the reactor.
+///
+/// # Errors
+/// The system's.
+pub fn async_fd(fd: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd always returns the same descriptor, and keeps it open as long as it lives.
+    unsafe { tokio::io::unix::AsyncFd::register(fd) }.map_err(io::Error::from)
 }

@@ -49,8 +49,13 @@ pub struct Field {
 impl Field {
     /// Starts one that retries fast.
     pub fn start() -> Field {
-        let settings =
-            Settings { probe_max_ms: 200, connect_max_ms: 200, status_interval_ms: 100, ..Settings::default() };
+        let settings = Settings {
+            node_name: "gw".into(),
+            probe_max_ms: 200,
+            connect_max_ms: 200,
+            status_interval_ms: 100,
+            ..Settings::default()
+        };
         let (store, bus, queue) = (Store::in_memory(), Bus::in_memory(), Queue::in_memory());
         Field::start_on(store, bus, queue, settings)
     }

@@ -4,6 +4,7 @@
 //! panics with what is missing.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -90,6 +91,17 @@ impl Drop for Image {
         let _ = fs::remove_file(&self.file);
         let _ = fs::remove_dir(&self.mount);
     }
+}
+
+/// Writes until the file system takes no more.
+pub fn fill(path: &Path) {
+    let mut file = fs::File::create(path).expect("the file that fills the disk");
+    for block in [1 << 20, 64 << 10, 4 << 10, 512, 1] {
+        let zeros = vec![0; block];
+        while file.write_all(&zeros).is_ok() {}
+    }
+    // What the page cache still holds back would turn up as free space.
+    let _ = file.sync_all();
 }
 
 fn text(path: &Path) -> String {

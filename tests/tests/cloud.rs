@@ -10,8 +10,9 @@ use edge_model::{Key, Kind};
 use edge_runtime::api::backend::{BackendError, Properties, Reply};
 use edge_runtime::bus::Bus;
 use edge_runtime::cloud::{Link, LinkState, Parts, Settings, run};
-use edge_runtime::queue::{Message, Queue, Stream};
-use edge_runtime::store::Store;
+use edge_runtime::queue::{self, Message, Queue, Stream};
+use edge_runtime::store::{self, Store};
+use edge_tests::filesystem::{Image, fill};
 use edge_tests::mosquitto::{Mosquitto, Setup, publish};
 use edge_tests::proxy::{Mode, Proxy};
 use edge_tests::receiver::Receiver;
@@ -407,4 +408,77 @@ async fn a_command_too_large_to_be_read_does_not_end_the_link() {
     command(&broker, json!({"id": "1", "command": "apply", "object": object})).await;
     until("answered", || receiver.replies().iter().any(|r| r["id"] == "1" && r["outcome"] == "ok")).await;
     node.stop().await;
+}
+
+/// Needs root and loop devices: the disk is a small ext4 in a file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_on_a_full_disk_waits_and_is_then_done_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Image::new(folder.path(), "disk", 48 << 20);
+    let broker = Mosquitto::start(&Setup::default());
+    let receiver = Receiver::start(broker.port(), BASE).await;
+    let field = Arc::new(Field { written: AtomicUsize::new(0), gate: Semaphore::new(100) });
+    let open = || {
+        let queue = Queue::open(&disk.path().join("queue"), queue::Settings::default()).unwrap().0;
+        let store = Store::open(&disk.path().join("store"), store::Settings::default()).unwrap().0;
+        (store, queue)
+    };
+    let ledger = disk.path().join("cloud/commands.jsonl");
+    let start = |store: Store, queue: Queue| {
+        Node::start(settings(broker.port()), store, queue, Some(Arc::clone(&field)), ledger.clone())
+    };
+    let (store, queue) = open();
+    let node = start(store.clone(), queue.clone());
+    until("online", || node.online()).await;
+    let write = |id: &str| json!({"id": id, "command": "deviceWrite", "device": "pump", "property": "p", "value": 40});
+    // Long, so that it does not fit into what is left of a block.
+    let (first, second) = ("a".repeat(120), "b".repeat(128));
+    command(&broker, write("0")).await;
+    until("answered", || receiver.replies().len() == 1).await;
+
+    let filler = disk.path().join("filler");
+    fill(&filler);
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"},
+                        "data": {"x": "y".repeat(100_000)}});
+    for id in 1..=8 {
+        // Whatever is left of the ledger's block is used up.
+        command(
+            &broker,
+            json!({"id": format!("{first}{id}"), "command": "apply",
+                                "object": object}),
+        )
+        .await;
+    }
+    command(&broker, write(&second)).await;
+    until("the commands are here", || node.link.stats().commands_total >= 2).await;
+    // They were begun, perhaps; the disk has refused them, and nothing is said to be done.
+    until("tried again", || node.link.stats().commands_total >= 4).await;
+    assert_eq!(receiver.replies().len(), 1, "{:?}", receiver.replies());
+    assert_eq!(node.store.get(&Key::new(Kind::ConfigMap, "", "a")), None);
+    assert_eq!(field.written.load(Ordering::SeqCst), 1);
+
+    // A restart on the full disk changes nothing of it.
+    node.stop().await;
+    queue.close().await;
+    store.close().await;
+    drop((store, queue));
+    let (store, queue) = open();
+    let node = start(store.clone(), queue.clone());
+    until("online on a full disk", || node.online()).await;
+    until("the broker has brought them again", || node.link.stats().commands_total >= 1).await;
+    assert_eq!(receiver.replies().len(), 1, "{:?}", receiver.replies());
+
+    std::fs::remove_file(&filler).unwrap();
+    until("all are answered", || receiver.replies().len() >= 10).await;
+    let replies = receiver.replies();
+    assert!(replies.iter().all(|r| r["outcome"] == "ok"), "{replies:?}");
+    assert!(node.store.get(&Key::new(Kind::ConfigMap, "", "a")).is_some());
+    assert_eq!(field.written.load(Ordering::SeqCst), 2);
+    // It is known for good that they were done.
+    command(&broker, write(&second)).await;
+    until("answered again", || receiver.replies().len() >= 11).await;
+    assert_eq!(field.written.load(Ordering::SeqCst), 2);
+    node.stop().await;
+    queue.close().await;
+    store.close().await;
 }

@@ -3,28 +3,15 @@
 //!
 //! Needs root and loop devices: the disk is a small ext4 in a file.
 
-use std::fs::File;
-use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::io::ErrorKind;
 
 use edge_model::{Key, Kind, Object};
 use edge_runtime::disk::Opened;
 use edge_runtime::queue::{Message, Queue, QueueError, Settings, Stream};
 use edge_runtime::store::{self, Store, StoreError};
-use edge_tests::filesystem::Image;
+use edge_tests::filesystem::{Image, fill};
 use edge_tests::producer::folder;
 use serde_json::json;
-
-/// Writes until the file system takes no more.
-fn fill(path: &Path) {
-    let mut file = File::create(path).expect("the file that fills the disk");
-    for block in [1 << 20, 64 << 10, 4 << 10, 512, 1] {
-        let zeros = vec![0; block];
-        while file.write_all(&zeros).is_ok() {}
-    }
-    // What the page cache still holds back would turn up as free space.
-    let _ = file.sync_all();
-}
 
 /// A message that does not get smaller when it is packed.
 fn message(n: u64, bytes: usize) -> Message {

@@ -4,6 +4,7 @@
 
 use edge_tests::daemon::Node;
 use edge_tests::mosquitto::{self, Mosquitto, Setup};
+use edge_tests::proxy::{Mode, Proxy};
 use edge_tests::pymodbus::{self, Server};
 use edge_tests::receiver::Receiver;
 use edge_tests::wait::until_holds;
@@ -124,6 +125,50 @@ async fn from_the_board_to_the_cloud_and_back() {
     // The file goes, and its objects with it.
     std::fs::remove_file(node.manifests().join("boiler.yaml")).expect("the manifest");
     node.until("the device is gone", || (node.cli(&["get", "device", "boiler"]).code() == Some(1)).then_some(()));
+    assert!(node.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coil_set_in_the_cloud_turns_once_through_an_interrupted_link() {
+    let cloud = Mosquitto::start(&Setup::default());
+    let proxy = Proxy::start(cloud.port()).await;
+    let receiver = Receiver::start(cloud.port(), "edge/gw").await;
+    let mut device = Server::start(registers());
+    let mut node = Node::new()
+        .config(&format!("[node]\nname = \"gw\"\n[cloud]\naddress = \"mqtt://127.0.0.1:{}\"\n", proxy.port()));
+    node.manifest("boiler.yaml", &boiler(device.port));
+    node.start();
+    node.until("it is online", || (state(&node) == "online").then_some(()));
+    until_holds("readings reach the cloud", || receiver.last("data") > 0).await;
+    device.requests();
+
+    // The node hears the command, but the cloud hears nothing: neither that it came nor what became of it.
+    proxy.set(Mode::NoAnswers);
+    proxy.cut();
+    proxy.set(Mode::Closed);
+    let command =
+        json!({"id": "turn", "command": "deviceWrite", "device": "boiler", "property": "burner", "value": true});
+    let sent =
+        mosquitto::publish(cloud.port(), &["-q", "1", "-t", "edge/gw/down/commands", "-m", &command.to_string()]);
+    assert!(sent.status.success(), "{sent:?}");
+    for _ in 0..3 {
+        proxy.set(Mode::Open);
+        node.until("it is tried again", || (node.metric("edge_cloud_online")? == 1.0).then_some(()));
+        // Cut off again at whatever moment that is: on the way, at work, or answering.
+        proxy.cut();
+    }
+    node.until("the burner burns", || (reported(&node, "burner")? == "true").then_some(()));
+    until_holds("it is answered", || receiver.replies().iter().any(|r| r["id"] == "turn" && r["outcome"] == "ok"))
+        .await;
+    until_holds("the cloud sees it", || {
+        receiver.all().iter().any(|g| {
+            let readings = g.envelope["payload"]["readings"].as_array().cloned().unwrap_or_default();
+            readings.iter().any(|r| r["p"] == "burner" && r["v"] == true)
+        })
+    })
+    .await;
+    let writes: Vec<_> = device.requests().into_iter().filter(|r| r.1 == 5).collect();
+    assert_eq!(writes.len(), 1, "the coil is turned once: {writes:?}");
     assert!(node.stop().success());
 }
 

@@ -4,7 +4,8 @@ use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use edge_tests::daemon::Node;
-use edge_tests::{binary, run, wait};
+use edge_tests::filesystem::{Image, fill};
+use edge_tests::{binary, http, run, wait};
 use rustix::process::Signal;
 
 /// What a service manager hears, each datagram a text.
@@ -68,6 +69,45 @@ fn a_daemon_that_hangs_is_not_fed() {
     assert!(manager.socket.recv(&mut buffer).is_err(), "a stopped process was said to live");
     rustix::process::kill_process(pid, Signal::KILL).expect("a signal");
     child.wait().expect("it ends");
+}
+
+/// Needs root and loop devices: the state directory is a small ext4 in a file.
+#[test]
+fn a_full_disk_is_told_but_no_reason_to_be_reset() {
+    let node = Node::new();
+    let disk = Image::new(node.folder(), "disk", 48 << 20);
+    std::os::unix::fs::symlink(disk.path(), node.state()).expect("a link");
+    let (mut manager, path) = Manager::new(&node);
+    let mut child =
+        node.command().env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "2000000").spawn().expect("the daemon starts");
+    manager.hears("READY=1");
+    let readyz = || http::unix(&node.socket(), "GET", "/readyz", "", "").ok();
+    wait::until("ready", || (readyz()?.status == 200).then_some(()));
+
+    let filler = disk.path().join("filler");
+    fill(&filler);
+    let map = r#"{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}"#;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let refused = http::unix(&node.socket(), "POST", maps, "application/json", map).expect("an answer");
+    assert!(refused.status >= 500, "{refused:?}");
+    let answer = readyz().expect("an answer");
+    assert!(answer.status == 503 && answer.body.contains("store: writes fail"), "{answer:?}");
+    let status = node.json(&["status"]);
+    let store = status["disk"].as_array().and_then(|d| d.iter().find(|i| i["name"] == "store").cloned());
+    let store = store.expect("the store is in the status");
+    assert!(store["well"] == false && store["reason"].as_str().is_some_and(|r| r.contains("full")), "{store}");
+    assert_eq!(node.metric("edge_disk_writes_succeed{database=\"store\"}"), Some(0.0));
+    // Whoever resets machines that give no sign of life hears one.
+    manager.heard.clear();
+    manager.hears("WATCHDOG=1");
+
+    std::fs::remove_file(&filler).expect("the filler goes");
+    // Nobody writes anything: it finds out by itself.
+    wait::until("ready again", || (readyz()?.status == 200).then_some(()));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, Signal::TERM).expect("a signal");
+    run::wait_for(&mut child, wait::DEADLINE).expect("it ends");
+    drop(disk);
 }
 
 #[test]

@@ -33,7 +33,12 @@ const DOORS: &[(&str, &[&str])] = &[
     ("edge-model", &["*"]),
     ("edge-mappers", &["runtime/src/"]),
     // Doors.
+    ("aes", &["mappers/src/bluetooth/crypto.rs"]),
+    ("btleplug", &["mappers/src/bluetooth/bluez.rs"]),
+    ("ccm", &["mappers/src/bluetooth/crypto.rs"]),
     ("clap", &["runtime/src/cli/", "runtime/src/command.rs", "runtime/src/demo/"]),
+    ("dbus", &["mappers/src/bluetooth/bus.rs"]),
+    ("dbus-tokio", &["mappers/src/bluetooth/bus.rs"]),
     ("flate2", &["runtime/src/images/", "runtime/src/queue/", "runtime/src/store/snapshot.rs"]),
     ("http-body-util", &["runtime/src/api/", "runtime/src/cli", "mappers/src/http/"]),
     ("hyper", &["runtime/src/api/", "runtime/src/cli", "mappers/src/http/"]),
@@ -62,6 +67,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tokio-rustls", &["mappers/src/http/"]),
     ("toml", &["runtime/src/config/", "runtime/src/cli/import.rs"]),
     ("toml_edit", &["runtime/src/config/"]),
+    ("uuid", &["mappers/src/bluetooth/bluez.rs"]),
     ("tracing-subscriber", &["runtime/src/telemetry"]),
 ];
 

@@ -112,7 +112,7 @@ impl device::Driver for Driver {
         }
     }
 
-    async fn revival(&mut self) {
+    async fn back(&mut self) {
         let Some(link) = &mut self.link else { return pending().await };
         // A lost connection is made anew when the pause is over; a device that says it is back need not wait for that.
         if link.changes.wait_for(|s| s.health().is_ok()).await.is_err() {

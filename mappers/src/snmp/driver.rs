@@ -237,7 +237,7 @@ impl device::Driver for Driver {
         }
     }
 
-    async fn revival(&mut self) {
+    async fn back(&mut self) {
         loop {
             let trap = self.trap().await;
             let samples = self.take(&trap);

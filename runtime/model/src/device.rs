@@ -2,7 +2,7 @@
 //!
 //! Source: KubeEdge, `staging/src/github.com/kubeedge/api/apis/devices/v1beta1/*_types.go`. The YAML is theirs, unchanged.
 //! What a gateway needs and KubeEdge has no word for lives in `configData`, which KubeEdge leaves to the protocol
-//! ([`modbus`], [`mqtt`], [`http`], [`snmp`] and [`simulated`] document each key).
+//! ([`modbus`], [`bluetooth`], [`mqtt`], [`http`], [`snmp`] and [`simulated`] document each key).
 //!
 //! Decisions where KubeEdge leaves room:
 //! * `collectCycle` and `reportCycle` are milliseconds, as in KubeEdge's mapper framework. Its older examples wrote
@@ -16,6 +16,8 @@ use serde_json::Value;
 
 use crate::object::ObjectError;
 
+pub mod behaviour;
+pub mod bluetooth;
 pub mod http;
 pub mod modbus;
 pub mod mqtt;
@@ -28,6 +30,8 @@ mod tests;
 /// The protocol name of devices the runtime polls itself over Modbus. Devices with a name that is none of those here belong
 /// to a mapper in a pod, which speaks KubeEdge's device topics.
 pub const MODBUS: &str = "modbus";
+/// The protocol name of devices the runtime hears and connects itself over Bluetooth Low Energy.
+pub const BLUETOOTH: &str = "bluetooth";
 /// The protocol name of devices with MQTT topics of their own.
 pub const MQTT: &str = "mqtt";
 /// The protocol name of devices with an HTTP interface.
@@ -357,12 +361,15 @@ fn visitor(path: &str, v: &ProtocolConfig, protocol: &str) -> Result<(), ObjectE
     if let Some(data) = &v.config_data {
         mapping(&format!("{path}.configData"), data)?;
         let path = format!("{path}.configData");
+        behaviour::report(&path, None, Some(data))?;
+        let data = behaviour::protocol_data(data);
         match protocol {
-            MODBUS => view::<modbus::Visitor>(&path, data).map(drop)?,
-            MQTT => view::<mqtt::Visitor>(&path, data).map(drop)?,
-            HTTP => view::<http::Visitor>(&path, data).map(drop)?,
-            SNMP => view::<snmp::Visitor>(&path, data).map(drop)?,
-            VIRTUAL => view::<simulated::Visitor>(&path, data).map(drop)?,
+            BLUETOOTH => view::<bluetooth::Visitor>(&path, &data).map(drop)?,
+            MODBUS => view::<modbus::Visitor>(&path, &data).map(drop)?,
+            MQTT => view::<mqtt::Visitor>(&path, &data).map(drop)?,
+            HTTP => view::<http::Visitor>(&path, &data).map(drop)?,
+            SNMP => view::<snmp::Visitor>(&path, &data).map(drop)?,
+            VIRTUAL => view::<simulated::Visitor>(&path, &data).map(drop)?,
             _ => {}
         }
     }
@@ -386,12 +393,15 @@ impl Device {
         if let Some(data) = &protocol.config_data {
             mapping("spec.protocol.configData", data)?;
             let path = "spec.protocol.configData";
+            behaviour::health(path, None, Some(data))?;
+            let data = behaviour::protocol_data(data);
             match protocol.protocol_name.as_str() {
-                MODBUS => view::<modbus::Link>(path, data).map(drop)?,
-                MQTT => view::<mqtt::Link>(path, data).map(drop)?,
-                HTTP => view::<http::Link>(path, data).map(drop)?,
-                SNMP => view::<snmp::Link>(path, data).map(drop)?,
-                VIRTUAL => view::<simulated::Link>(path, data).map(drop)?,
+                BLUETOOTH => view::<bluetooth::Link>(path, &data).map(drop)?,
+                MODBUS => view::<modbus::Link>(path, &data).map(drop)?,
+                MQTT => view::<mqtt::Link>(path, &data).map(drop)?,
+                HTTP => view::<http::Link>(path, &data).map(drop)?,
+                SNMP => view::<snmp::Link>(path, &data).map(drop)?,
+                VIRTUAL => view::<simulated::Link>(path, &data).map(drop)?,
                 _ => {}
             }
         }

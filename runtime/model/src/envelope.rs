@@ -40,6 +40,17 @@ pub const VERSION: u32 = 1;
 /// The longest `id` of a command, in bytes.
 pub const ID_MAX: usize = 128;
 
+/// The longest subject that an application may give a message, in bytes: it is in the envelope and in the topic.
+pub const SUBJECT_MAX: usize = 1024;
+
+/// The most that [`Up::encode`] makes of a payload, a subject and a node's name of so many bytes. Every byte of a subject can
+/// need six (a control character, RFC 8259, section 7); a payload never grows beyond four thirds.
+pub const fn largest(payload: usize, subject: usize, node: usize) -> usize {
+    /// What is around them: keys, stream, number, time.
+    const FRAME: usize = 192;
+    payload.saturating_add(payload / 3).saturating_add(6 * subject + node + FRAME)
+}
+
 /// A message on its way up.
 #[derive(Debug, Clone, Copy)]
 pub struct Up<'a> {
@@ -257,6 +268,21 @@ mod tests {
         #[test]
         fn any_payload_makes_valid_json(subject in ".{0,20}", payload in proptest::collection::vec(any::<u8>(), 0..40)) {
             prop_assert_eq!(&up(&subject, &payload)["subject"], &json!(subject));
+        }
+
+        /// What the configuration is checked with: nothing becomes larger than `largest` says.
+        #[test]
+        fn the_size_is_bounded(
+            subject in proptest::collection::vec(prop_oneof!["[\\x00-\\x1f]", "[a-z\"/é]"], 0..40),
+            payload in prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..200),
+                proptest::collection::vec(0u8..32, 0..200),
+                "[a-z\"\\\\]{0,200}".prop_map(String::into_bytes),
+            ],
+        ) {
+            let subject = subject.concat();
+            let up = Up { node: "gw", stream: "replies", seq: u64::MAX, time_ms: i64::MAX, subject: &subject, payload: &payload };
+            prop_assert!(up.encode().len() <= largest(payload.len(), subject.len(), 2));
         }
 
         #[test]

@@ -85,10 +85,12 @@ pub enum Quality {
     Refused,
     /// The answer could not be decoded or is outside what the model allows.
     Invalid,
+    /// It was good once, and not read again for longer than its description allows.
+    Stale,
 }
 
 impl Quality {
-    /// The word on the wire: `good`, `timeout`, `disconnected`, `refused`, `invalid`.
+    /// The word on the wire: `good`, `timeout`, `disconnected`, `refused`, `invalid`, `stale`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Quality::Good => "good",
@@ -96,6 +98,7 @@ impl Quality {
             Quality::Disconnected => "disconnected",
             Quality::Refused => "refused",
             Quality::Invalid => "invalid",
+            Quality::Stale => "stale",
         }
     }
 }

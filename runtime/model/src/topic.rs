@@ -26,6 +26,12 @@ pub enum Topic {
     DeviceState(String),
     /// `$ke/events/device/<id>/data/update`: readings as they come.
     DeviceData(String),
+    /// `$hw/events/node/<node>/membership/get`: asks which devices the node has.
+    MembershipGet(String),
+    /// `$hw/events/node/<node>/membership/get/result`: the answer.
+    MembershipGetResult(String),
+    /// `$hw/events/node/<node>/membership/updated`: devices came or went.
+    MembershipUpdated(String),
     /// `$hw/events/upload/<rest>`: what an application wants brought to the cloud, acknowledged once it is on disk.
     Upload(String),
     /// `SYS/dis/upload_records`: KubeEdge's second spelling of the same.
@@ -39,6 +45,7 @@ pub enum Topic {
 }
 
 const DEVICE: &str = "$hw/events/device/";
+const NODE: &str = "$hw/events/node/";
 const DATA: &str = "$ke/events/device/";
 const UPLOAD: &str = "$hw/events/upload/";
 const UPLOAD_RECORDS: &str = "SYS/dis/upload_records";
@@ -57,6 +64,9 @@ impl fmt::Display for Topic {
             Topic::TwinGetResult(id) => write!(f, "{DEVICE}{id}/twin/get/result"),
             Topic::DeviceState(id) => write!(f, "{DEVICE}{id}/state/update"),
             Topic::DeviceData(id) => write!(f, "{DATA}{id}/data/update"),
+            Topic::MembershipGet(node) => write!(f, "{NODE}{node}/membership/get"),
+            Topic::MembershipGetResult(node) => write!(f, "{NODE}{node}/membership/get/result"),
+            Topic::MembershipUpdated(node) => write!(f, "{NODE}{node}/membership/updated"),
             Topic::Upload(rest) => write!(f, "{UPLOAD}{rest}"),
             Topic::UploadRecords => f.write_str(UPLOAD_RECORDS),
             Topic::PodState(namespace, name) => write!(f, "{PODS}{namespace}/{name}"),
@@ -89,6 +99,15 @@ impl FromStr for Topic {
                 _ => return Err(NotOurs),
             };
             return if level(id) { Ok(make(id.to_owned())) } else { Err(NotOurs) };
+        }
+        if let Some((node, rest)) = text.strip_prefix(NODE).and_then(|t| t.split_once('/')) {
+            let make = match rest {
+                "membership/get" => Topic::MembershipGet,
+                "membership/get/result" => Topic::MembershipGetResult,
+                "membership/updated" => Topic::MembershipUpdated,
+                _ => return Err(NotOurs),
+            };
+            return if level(node) { Ok(make(node.to_owned())) } else { Err(NotOurs) };
         }
         if let Some((id, "data/update")) = text.strip_prefix(DATA).and_then(|t| t.split_once('/')) {
             return if level(id) { Ok(Topic::DeviceData(id.to_owned())) } else { Err(NotOurs) };
@@ -196,6 +215,9 @@ mod tests {
             id.prop_map(Topic::TwinGetResult),
             id.prop_map(Topic::DeviceState),
             id.prop_map(Topic::DeviceData),
+            id.prop_map(Topic::MembershipGet),
+            id.prop_map(Topic::MembershipGetResult),
+            id.prop_map(Topic::MembershipUpdated),
             "[a-z]{1,5}(/[a-z]{1,5}){0,3}".prop_map(Topic::Upload),
             Just(Topic::UploadRecords),
             (id, id).prop_map(|(a, b)| Topic::PodState(a, b)),

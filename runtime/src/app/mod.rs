@@ -125,11 +125,21 @@ impl Node {
             (Ok(containers), Some(images)) => {
                 let (settings, recorder) = (open::pod_settings(&config), recorder.clone());
                 let pods = pods::Context::new(settings, store.clone(), bus.clone(), containers, images, recorder);
+                let users = Arc::clone(&pods);
                 supervisor.start(Unit::new("pods", move |context| {
                     let pods = Arc::clone(&pods);
                     async move {
                         context.ready();
                         Ok(pods::run(pods, context.stop).await?)
+                    }
+                }));
+                // Images that no pod uses, when the disk gets full.
+                supervisor.start(Unit::new("images", move |context| {
+                    let users = Arc::clone(&users);
+                    async move {
+                        context.ready();
+                        pods::collect(&users, context.stop).await;
+                        Ok(())
                     }
                 }));
             }
@@ -197,7 +207,7 @@ impl Node {
                 }
             }
         }));
-        let mut seen = seen::backends(&units, &bus, &queue, &link);
+        let mut seen = seen::backends(&units, &store, &bus, &queue, &link);
         seen.status.push(("manifests", files.section()));
         let api = Api::new(
             store.clone(),
@@ -236,7 +246,7 @@ impl Node {
         }));
 
         // Signs of life, for whoever resets us when there are none.
-        let probes: Arc<Vec<Probe>> = Arc::new(seen::probes(&store, &bus, &config.paths.socket()));
+        let probes: Arc<Vec<Probe>> = Arc::new(seen::probes(&store, &queue, &bus, &config.paths.socket()));
         let silent: liveness::Silent = watch::Sender::new(Vec::new());
         let hardware = config.watchdog.device.clone();
         let hardware = hardware.map(|device| liveness::Hardware { device, timeout: config.watchdog.timeout });

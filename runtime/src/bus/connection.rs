@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use edge_model::envelope::SUBJECT_MAX;
 use edge_model::topic::Topic;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
@@ -322,6 +323,12 @@ impl Connection<'_> {
             Ok(Topic::UploadRecords) => Some("upload_records".to_owned()),
             _ => None,
         };
+        // What is acknowledged has to fit through the link to the cloud (config::checked).
+        if let Some(subject) = upload.as_ref().filter(|s| s.len() > SUBJECT_MAX) {
+            count(&self.context.bus.counters().uploads_refused, 1);
+            let bytes = subject.len();
+            return Err(End::Lost(0x90, format!("an upload's topic of {bytes} bytes, at most {SUBJECT_MAX}")));
+        }
         match (upload, &self.context.queue) {
             // Its identifier is remembered only with the commit: a client that comes back before has it repeated, not lost.
             (Some(subject), Some(queue)) => {

@@ -44,6 +44,9 @@ pub enum DownlinkError {
     /// The memory of commands cannot be written.
     #[error("memory of commands: cannot write")]
     Ledger(#[source] io::Error),
+    /// The object cannot be written, such as on a full disk.
+    #[error("object of a command: cannot write")]
+    Store(#[source] StoreError),
     /// The answer cannot be queued.
     #[error("answer to a command: cannot queue")]
     Queue(#[source] QueueError),
@@ -114,7 +117,7 @@ impl Downlink {
             }
             Known::Begun => {
                 let delete = matches!(action, Action::Delete { .. });
-                match self.carry_out(action).await {
+                match self.carry_out(action).await? {
                     // The first time it got so far.
                     Err(failure) if delete && failure.reason == "NotFound" => Ok(json!({ "already": "deleted" })),
                     outcome => outcome,
@@ -122,7 +125,7 @@ impl Downlink {
             }
             Known::No => {
                 self.record(move |ledger, id| ledger.begun(id), &id).await?;
-                self.carry_out(action).await
+                self.carry_out(action).await?
             }
         };
         if let Err(failure) = &outcome {
@@ -147,7 +150,16 @@ impl Downlink {
         written.await.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(DownlinkError::Ledger)
     }
 
-    async fn carry_out(&self, action: Action) -> Result<Value, Failure> {
+    /// What came of it; the outer error when it can only be tried again.
+    async fn carry_out(&self, action: Action) -> Result<Result<Value, Failure>, DownlinkError> {
+        match self.attempt(action).await {
+            Ok(result) => Ok(Ok(result)),
+            Err(Refused::Final(failure)) => Ok(Err(failure)),
+            Err(Refused::Disk(error)) => Err(DownlinkError::Store(error)),
+        }
+    }
+
+    async fn attempt(&self, action: Action) -> Result<Value, Refused> {
         match action {
             Action::Apply { object } => {
                 let object = edge_model::check::wanted(object)
@@ -184,21 +196,36 @@ impl Downlink {
                 let unavailable = || Failure::new("Unavailable", "", "this node has no field");
                 let properties = self.properties.as_ref().ok_or_else(unavailable)?;
                 match tokio::time::timeout(WRITE_TIMEOUT, properties.write(&key, &property, &value)).await {
-                    Ok(written) => written.map_err(|e| backend_failure(&e)),
-                    Err(_) => Err(Failure::new("Timeout", "", format!("no answer within {WRITE_TIMEOUT:?}"))),
+                    Ok(written) => Ok(written.map_err(|e| backend_failure(&e))?),
+                    Err(_) => Err(Failure::new("Timeout", "", format!("no answer within {WRITE_TIMEOUT:?}")).into()),
                 }
             }
         }
     }
 }
 
-fn store_failure(error: StoreError) -> Failure {
+/// Why a command was not carried out.
+enum Refused {
+    /// And will not be.
+    Final(Failure),
+    /// The disk has refused; nothing has changed.
+    Disk(StoreError),
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Refused {
+        Refused::Final(failure)
+    }
+}
+
+fn store_failure(error: StoreError) -> Refused {
     let reason = match &error {
+        StoreError::Disk(_) => return Refused::Disk(error),
         StoreError::NotFound(_) => "NotFound",
         StoreError::Conflict { .. } | StoreError::Exists(_) => "Conflict",
         _ => "Failed",
     };
-    Failure::new(reason, "", crate::supervisor::chain(&error))
+    Refused::Final(Failure::new(reason, "", crate::supervisor::chain(&error)))
 }
 
 fn backend_failure(error: &BackendError) -> Failure {

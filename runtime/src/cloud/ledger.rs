@@ -6,12 +6,12 @@
 //! {"id":"7f3a","state":"begun"}             before it is carried out
 //! {"id":"7f3a","state":"done","reply":{…}}  before its answer is queued
 //! ```
-//! It is written anew, shorter, when it has grown to twice what is kept. A line cut off by a power cut is the last one, and
-//! says nothing.
+//! It is written anew, shorter, when it has grown to twice what is kept. A line cut off by a power cut or a full disk is taken
+//! off again before the next one: it says nothing, and nothing may run into it.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,8 @@ pub struct Ledger {
     order: VecDeque<String>,
     kept: usize,
     lines: usize,
+    /// Bytes of the file that are whole lines on disk.
+    whole: u64,
 }
 
 impl Ledger {
@@ -62,11 +64,17 @@ impl Ledger {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
-        let mut ledger = Ledger { path, file: None, known: HashMap::new(), order: VecDeque::new(), kept, lines: 0 };
-        let text = match fs::read(&ledger.path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error),
+        let mut file = File::options().read(true).append(true).create(true).open(&path)?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        let mut ledger = Ledger {
+            path,
+            file: None,
+            known: HashMap::new(),
+            order: VecDeque::new(),
+            kept,
+            lines: 0,
+            whole: text.iter().rposition(|b| *b == b'\n').map_or(0, |at| at as u64 + 1),
         };
         for line in text.split(|b| *b == b'\n') {
             match serde_json::from_slice(line) {
@@ -74,8 +82,15 @@ impl Ledger {
                 Ok(Line::Done { id, reply }) => ledger.remember(id, Known::Done(reply)),
                 Err(_) => {}
             }
+            ledger.lines += 1;
         }
-        ledger.compact()?;
+        // Needs no space: a node starts on a full disk, too.
+        file.set_len(ledger.whole)?;
+        file.sync_all()?;
+        if let Some(folder) = ledger.path.parent() {
+            File::open(folder)?.sync_all()?;
+        }
+        ledger.file = Some(file);
         Ok(ledger)
     }
 
@@ -101,8 +116,11 @@ impl Ledger {
     pub fn done(&mut self, id: &str, reply: &Value) -> io::Result<()> {
         self.remember(id.to_owned(), Known::Done(reply.clone()));
         self.append(&Line::Done { id: id.to_owned(), reply: reply.clone() })?;
-        if self.lines > 4 * self.kept {
-            self.compact()?;
+        if self.lines > 4 * self.kept
+            && let Err(error) = self.compact()
+        {
+            // It is only longer than it need be, and tried again with the next one.
+            tracing::debug!(%error, "memory of commands: cannot be shortened");
         }
         Ok(())
     }
@@ -121,13 +139,24 @@ impl Ledger {
     fn append(&mut self, line: &Line) -> io::Result<()> {
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
+        if self.file.is_none() {
+            self.compact()?;
+        }
         let Some(file) = &mut self.file else { return Err(io::Error::other("the ledger is not open")) };
         let written = file.write_all(&text).and_then(|()| file.sync_data());
-        if written.is_err() {
-            // What is there of the line must not run into the next one.
-            let _ = self.compact();
+        match written {
+            Ok(()) => {
+                self.whole += text.len() as u64;
+                self.lines += 1;
+            }
+            // What is there of the line must neither run into the next one nor count; a file that cannot even be cut is
+            // written anew before the next line.
+            Err(_) => {
+                if file.set_len(self.whole).and_then(|()| file.sync_data()).is_err() {
+                    self.file = None;
+                }
+            }
         }
-        self.lines += 1;
         written
     }
 
@@ -144,7 +173,8 @@ impl Ledger {
             serde_json::to_writer(&mut text, &line)?;
             text.push(b'\n');
         }
-        let mut file = File::create(&new)?;
+        let _ = fs::remove_file(&new);
+        let mut file = File::options().append(true).create(true).open(&new)?;
         file.write_all(&text)?;
         file.sync_all()?;
         fs::rename(&new, &self.path)?;
@@ -152,6 +182,7 @@ impl Ledger {
             File::open(folder)?.sync_all()?;
         }
         self.lines = self.order.len();
+        self.whole = text.len() as u64;
         self.file = Some(file);
         Ok(())
     }

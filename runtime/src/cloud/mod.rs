@@ -16,6 +16,7 @@
 mod backoff;
 mod downlink;
 mod ledger;
+mod network;
 mod session;
 mod settings;
 mod transport;
@@ -24,8 +25,8 @@ mod window;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use edge_model::topic::Topic;
@@ -42,6 +43,7 @@ use crate::queue::Queue;
 use crate::store::Store;
 use backoff::Backoff;
 use downlink::Downlink;
+use network::Changes;
 use session::{End, Shared};
 
 /// Whether the cloud can be reached.
@@ -113,6 +115,7 @@ struct Counters {
     failures: AtomicU64,
     commands: AtomicU64,
     repeated_commands: AtomicU64,
+    left_out: Mutex<Option<String>>,
 }
 
 impl Counters {
@@ -125,8 +128,10 @@ impl Counters {
         self.acked.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn oversize(&self) {
+    /// A message was left out; `which` names it in a sentence.
+    fn oversize(&self, which: String) {
         self.oversize.fetch_add(1, Ordering::Relaxed);
+        *self.left_out.lock().unwrap_or_else(PoisonError::into_inner) = Some(which);
     }
 
     fn connected(&self) {
@@ -187,6 +192,11 @@ impl Link {
     /// What it has done.
     pub fn stats(&self) -> Stats {
         self.counters.snapshot()
+    }
+
+    /// The last message that was left out because it was too large, in a sentence.
+    pub fn left_out(&self) -> Option<String> {
+        self.counters.left_out.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -284,11 +294,15 @@ pub async fn run(
     let downlink = Arc::new(downlink);
     let mut shared =
         Shared { settings, base, queue: parts.queue, downlink, counters, links, sent: [0; 3], working: JoinSet::new() };
-    let mut down_since: Option<(Instant, i64)> = None;
+    let changes = Changes::listen();
+    let mut down_since: Option<i64> = None;
+    // An outage is young again when the machine's network has changed.
+    let mut young_since = Instant::now();
     let mut last_reason = String::new();
     let mut discard = false;
     while !stop.is_cancelled() {
         shared.links.set(LinkState::Connecting { reason: last_reason.clone() });
+        let began = Instant::now();
         let end = connect(&mut shared, &address, discard, &stop).await;
         if discard && end.online.is_some() {
             // Only now is it certain that they are gone.
@@ -304,8 +318,11 @@ pub async fn run(
             down_since = None;
             last_reason.clear();
         }
-        let (since, since_ms) = *down_since.get_or_insert_with(|| (Instant::now(), crate::clock::now_ms()));
-        let pause = backoff.next(since.elapsed(), end.local, getrandom::u32().unwrap_or(u32::MAX / 2));
+        let since_ms = *down_since.get_or_insert_with(|| {
+            young_since = Instant::now();
+            crate::clock::now_ms()
+        });
+        let pause = backoff.next(young_since.elapsed(), end.local, getrandom::u32().unwrap_or(u32::MAX / 2));
         if end.reason == last_reason {
             tracing::debug!(reason = end.reason, "cloud is still offline");
         } else {
@@ -317,12 +334,22 @@ pub async fn run(
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(pause) => {}
+            () = changed(&changes, began) => young_since = Instant::now(),
         }
     }
     let (since_ms, reason) = (crate::clock::now_ms(), "the runtime stops".to_owned());
     shared.links.set(LinkState::Offline { since_ms, reason, next_try_ms: since_ms });
     Ok(())
 }
+
+/// Waits for news of the network, and until trying again cannot become a habit: containers come and go, too.
+async fn changed(changes: &Changes, began: Instant) {
+    changes.next().await;
+    tokio::time::sleep(AT_MOST_EVERY.saturating_sub(began.elapsed())).await;
+}
+
+/// How often news of the network may cut a pause short.
+const AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
 async fn connect(shared: &mut Shared, address: &Address, discard: bool, stop: &CancellationToken) -> End {
     let (settings, address) = (shared.settings.clone(), address.clone());

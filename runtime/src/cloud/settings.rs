@@ -103,8 +103,8 @@ impl Settings {
         if !level(&self.node) {
             return fail("node", format!("{:?} is not one level of a topic", self.node));
         }
-        if !self.prefix.split('/').all(level) || self.prefix.starts_with('$') {
-            return fail("prefix", format!("{:?} is not the start of a topic", self.prefix));
+        if !self.prefix.split('/').all(level) || self.prefix.starts_with('$') || self.prefix.len() > 256 {
+            return fail("prefix", format!("{:?} is not the start of a topic of at most 256 bytes", self.prefix));
         }
         if self.client_id.as_ref().is_some_and(|id| id.is_empty() || id.len() > 256 || id.contains('\0')) {
             return fail("client-id", "must have 1 to 256 bytes and no NUL".to_owned());
@@ -138,6 +138,13 @@ impl Settings {
             return fail("message-max-bytes", format!("{} is not between 1 KiB and 64 MiB", self.message_max_bytes));
         }
         Ok(Some(address))
+    }
+
+    /// The least `message_max_bytes` with which everything fits that applications may upload with packets of so many bytes.
+    pub fn needed_for_uploads(&self, max_packet_bytes: usize) -> usize {
+        use edge_model::envelope::{SUBJECT_MAX, largest};
+        let topic = self.base().len() + "/up/data/".len() + SUBJECT_MAX;
+        largest(max_packet_bytes, SUBJECT_MAX, self.node.len()).saturating_add(topic)
     }
 
     /// What the node's topics start with.

@@ -17,6 +17,8 @@ use crate::queue::{Entry, Queue, QueueError, Stream};
 const BATCH: usize = 32;
 /// Data older than this is a backlog and subject to the rate.
 const OLD: Duration = Duration::from_secs(10);
+/// Characters of a subject in a message for people.
+const SHOWN: usize = 80;
 /// The longest a drain may have saved up for a burst.
 const BURST: Duration = Duration::from_millis(100);
 
@@ -134,7 +136,12 @@ impl<'a> Feed<'a> {
         }
         // It would end the connection each time it is tried. An empty message in its place keeps the numbers whole and tells
         // the far side what is missing.
-        counters.oversize();
+        counters.oversize(format!(
+            "{}/{} of {} bytes is larger than cloud.message-max-kib allows",
+            stream.name(),
+            message.subject.chars().take(SHOWN).collect::<String>(),
+            body.len()
+        ));
         tracing::error!(stream = stream.name(), seq, bytes = body.len(), "message too large for the cloud, left out");
         let up = Up { subject: "oversize", payload: &[], ..up };
         let topic = CloudTopic::Up(stream.name().to_owned(), up.subject.to_owned()).below(self.base);
@@ -245,5 +252,10 @@ mod tests {
         assert_eq!(ready.topic, "edge/n/up/data/oversize");
         assert!(ready.body.len() < 1024);
         assert_eq!(counters.snapshot().oversize_total, 1);
+        let told = counters.left_out.lock().unwrap().clone().unwrap();
+        assert!(told.starts_with("data/d of "), "{told}");
+        queue.push(Stream::Data, message("d", crate::clock::now_ms(), 20)).await.unwrap();
+        feed.changed();
+        assert_eq!(take(&mut feed, 0, &counters).await, Some((Stream::Data, 2)), "the next one goes");
     }
 }

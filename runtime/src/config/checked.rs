@@ -256,6 +256,8 @@ impl Reader<'_> {
             insecure_registries: self.list("images.insecure-registries"),
             ca_files: self.list("images.ca-files").into_iter().map(PathBuf::from).collect(),
             parallel_downloads: self.size("images.parallel-downloads"),
+            gc_high_percent: u8::try_from(self.number("images.gc-high-percent")).unwrap_or(100),
+            gc_low_percent: u8::try_from(self.number("images.gc-low-percent")).unwrap_or(100),
             mirrors: self.by_name("images.mirrors.", Reader::list_of),
             ..images::Settings::default()
         }
@@ -312,6 +314,10 @@ pub fn check(board: &str, merged: &Merged) -> Result<Config, Vec<Problem>> {
     if let Err(error) = keys.text("engine.subnet").parse::<network::Subnet>() {
         problem("engine.subnet", error.to_string());
     }
+    let (high, low) = (keys.number("images.gc-high-percent"), keys.number("images.gc-low-percent"));
+    if low >= high {
+        problem("images.gc-low-percent", format!("{low} is not less than images.gc-high-percent, which is {high}"));
+    }
     let config = Config {
         node: node.clone(),
         board: BoardFacts {
@@ -347,6 +353,17 @@ pub fn check(board: &str, merged: &Merged) -> Result<Config, Vec<Problem>> {
     };
     if let Err(error) = config.cloud.check() {
         problem(&format!("cloud.{}", error.key), error.rule);
+    }
+    // An upload is acknowledged once it is queued: whatever the bus takes has to fit through the link.
+    let needed = config.cloud.needed_for_uploads(config.bus.max_packet_bytes);
+    if config.cloud.address.is_some() && config.cloud.message_max_bytes < needed {
+        let (now, bus, least) =
+            (keys.number("cloud.message-max-kib"), keys.number("bus.max-packet-kib"), needed.div_ceil(1024));
+        let message = format!(
+            "{now} is too small for what applications may upload: with bus.max-packet-kib = {bus} it takes {least} \
+             (an envelope adds a third and a few KiB); raise it or lower bus.max-packet-kib"
+        );
+        problem("cloud.message-max-kib", message);
     }
     if problems.is_empty() { Ok(config) } else { Err(problems) }
 }

@@ -302,6 +302,18 @@ pub const KEYS: &[Key] = &[
         Some("[]"),
         "PEM files with further authorities that registries' certificates may come from.",
     ),
+    key(
+        "images.gc-high-percent",
+        int(1, 100, "percent"),
+        Some("85"),
+        "From this use of the state directory's disk on, images that no pod uses are removed, unused for longest first.",
+    ),
+    key(
+        "images.gc-low-percent",
+        int(0, 99, "percent"),
+        Some("80"),
+        "Until it is below this; less than gc-high-percent.",
+    ),
     key("images.mirrors.*", Rule::List, None, "Mirrors that are asked before a registry, in order."),
     key(
         "cloud.address",
@@ -360,7 +372,7 @@ pub const KEYS: &[Key] = &[
         "cloud.message-max-kib",
         int(1, 65_536, "KiB"),
         Some("512"),
-        "The largest message; larger ones are left out and counted.",
+        "The largest message; larger ones are left out and counted. A third more than bus.max-packet-kib, and 12.",
     ),
     key(
         "cloud.back-off-max-seconds",

@@ -58,6 +58,29 @@ fn problems_name_place_key_value_and_rule_all_at_once() {
     assert_eq!(found.len(), expected.len());
 }
 
+/// An upload that was acknowledged and is then too large for the link would be lost.
+#[test]
+fn what_the_bus_takes_fits_through_the_link() {
+    let with = |bus: u32, cloud: u32, address: &str| {
+        sources(&format!("[bus]\nmax-packet-kib = {bus}\n[cloud]\n{address}\nmessage-max-kib = {cloud}\n"))
+    };
+    let cloud = "address = \"mqtt://a\"";
+    let found = problems(&with(512, 512, cloud));
+    assert!(found[0].starts_with("c.toml:5: cloud.message-max-kib: 512 is too small"), "{found:?}");
+    assert!(found[0].contains("bus.max-packet-kib = 512") && found.len() == 1, "{found:?}");
+    let least = found[0].split("it takes ").nth(1).and_then(|t| t.split(' ').next()).unwrap().parse::<u32>().unwrap();
+    load(&with(512, least, cloud)).unwrap();
+    assert!(load(&with(512, least - 1, cloud)).is_err());
+    load(&with(512, 8, "")).expect("without a cloud there is nothing to fit through");
+}
+
+#[test]
+fn image_collection_ends_below_where_it_begins() {
+    let found = problems(&sources("[images]\ngc-high-percent = 70\n"));
+    assert_eq!(found, ["built-in: images.gc-low-percent: 80 is not less than images.gc-high-percent, which is 70"]);
+    load(&sources("[images]\ngc-high-percent = 70\ngc-low-percent = 60\n")).unwrap();
+}
+
 #[test]
 fn other_layers_are_checked_too() {
     assert!(problems(&sources("a = [1\n"))[0].starts_with("c.toml:"));

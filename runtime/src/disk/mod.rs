@@ -16,6 +16,7 @@
 mod compact;
 mod file;
 mod guard;
+mod health;
 mod open;
 mod space;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use file::{Ceiling, beside, sync_dir, sync_parent, write_atomically};
+pub use health::{Health, TRY_AGAIN};
 pub use space::{Space, is_full, of as space_of};
 
 use space::{Ballast, Reserved};

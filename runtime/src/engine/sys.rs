@@ -252,12 +252,3 @@ pub fn readonly_clone(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     };
     if set == 0 { Ok(fd) } else { Err(io::Error::last_os_error()) }
 }
-
-/// Registers a descriptor with the reactor.
-///
-/// # Errors
-/// The system's.
-pub fn async_fd(fd: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
-    // SAFETY: an OwnedFd always returns the same descriptor, and keeps it open as long as it lives.
-    unsafe { tokio::io::unix::AsyncFd::register(fd) }.map_err(io::Error::from)
-}

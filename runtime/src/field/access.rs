@@ -23,7 +23,8 @@ impl Field {
             }
             Ok(Started::Write(port, property, value)) => {
                 self.work.spawn(async move {
-                    let result = port.write(&property, value).await;
+                    let result = port.write(&property, value.clone()).await;
+                    audit(&id, &property, &value, &result);
                     let done = match &result {
                         Ok(reading) => Done::Written(id, property, reading.clone()),
                         Err(_) => Done::NotWritten(id, property),
@@ -76,6 +77,22 @@ enum Started {
     Now(Vec<Reading>),
     Read(Port, Option<String>),
     Write(Port, String, serde_json::Value),
+}
+
+/// Who wrote what to which device, and what became of it: a line of the log with a target of its own.
+pub(super) fn audit(
+    id: &Id,
+    property: &str,
+    value: &serde_json::Value,
+    result: &Result<Reading, edge_mappers::AccessError>,
+) {
+    let (namespace, device) = (&id.0, &id.1);
+    match result {
+        Ok(_) => tracing::info!(target: "audit", %namespace, %device, property, %value, "property written"),
+        Err(error) => {
+            tracing::warn!(target: "audit", %namespace, %device, property, %value, %error, "property not written");
+        }
+    }
 }
 
 fn answer(reply: Reply, result: Result<Vec<Reading>, CommandError>) {

@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use edge_mappers::backoff::Backoff;
 use edge_mappers::{Batch, Config, Link, Point, Profile, Stats, resolve};
+use edge_model::device::behaviour::{self, Health, Report};
 use edge_model::device::status::{DeviceStatus, Extensions};
-use edge_model::device::{Device, DeviceModel};
+use edge_model::device::{Device, DeviceModel, DeviceProperty, ProtocolConfig};
+use edge_model::object::ObjectError;
 use edge_model::reading::{Quality, Value};
 use edge_model::{Object, topic};
 use tokio::time::Instant;
 
 use super::outbox::Outbox;
+use super::report::{Reports, Told};
 use crate::twin::{Entry, Twin};
 
 /// A desired value that could not be written is tried again after this long, doubling, at most a minute.
@@ -64,6 +67,10 @@ pub(super) struct Known {
     pub(super) mapper: Mapper,
     pub(super) twin: Twin,
     pub(super) outbox: Outbox,
+    pub(super) reports: Reports,
+    health: Health,
+    /// What its link said last, and since when: the state follows when it has said so for long enough.
+    said: (State, i64, String),
     pub(super) state: State,
     pub(super) reason: String,
     pub(super) stats: Stats,
@@ -115,12 +122,7 @@ impl Retry {
 }
 
 /// Resolves the objects. `Err` says why nobody can talk to the device.
-fn resolved(
-    object: &Object,
-    spec: Option<&Device>,
-    model: Option<&Object>,
-    node: &str,
-) -> Result<(Mapper, Arc<Profile>), String> {
+fn resolved(object: &Object, spec: Option<&Device>, model: Option<&Object>, node: &str) -> Result<Resolved, String> {
     let Some(spec) = spec else {
         return Err(Device::parse(object.spec()).err().map_or_else(String::new, |e| e.to_string()));
     };
@@ -131,14 +133,36 @@ fn resolved(
     }
     let model = model.ok_or_else(|| format!("DeviceModel {reference} is missing"))?;
     let model = DeviceModel::parse(model.spec()).map_err(|e| format!("DeviceModel {reference}: {e}"))?;
+    let (rules, health) = behaviours(spec, &model).map_err(|e| e.to_string())?;
     let (namespace, name) = (&object.metadata.namespace, &object.metadata.name);
     if let Some(config) = Config::resolve(namespace, name, spec, &model).map_err(|e| e.to_string())? {
         let profile = Arc::clone(config.profile());
-        return Ok((Mapper::Own(config), profile));
+        return Ok(Resolved { mapper: Mapper::Own(config), profile, rules, health });
     }
     let points = resolve::points(spec, &model).map_err(|e| e.to_string())?;
     let profile = Profile { namespace: namespace.clone(), name: name.clone(), points };
-    Ok((Mapper::Outside, Arc::new(profile)))
+    Ok(Resolved { mapper: Mapper::Outside, profile: Arc::new(profile), rules, health })
+}
+
+/// What the objects say of a device.
+struct Resolved {
+    mapper: Mapper,
+    profile: Arc<Profile>,
+    rules: Vec<Report>,
+    health: Health,
+}
+
+/// When and as what readings and states are told.
+fn behaviours(spec: &Device, model: &DeviceModel) -> Result<(Vec<Report>, Health), ObjectError> {
+    let (under, over) = (model.protocol_config_data.as_ref(), spec.protocol.config_data.as_ref());
+    let health = behaviour::health("spec.protocol.configData", under, over)?;
+    let rule = |(i, p): (usize, &DeviceProperty)| {
+        let data = |v: Option<&'_ ProtocolConfig>| v.and_then(|v| v.config_data.clone());
+        let under = data(model.property(&p.name).and_then(|m| m.visitors.as_ref()));
+        let path = format!("spec.properties[{i}].visitors.configData");
+        behaviour::report(&path, under.as_ref(), data(p.visitors.as_ref()).as_ref())
+    };
+    Ok((spec.properties.iter().enumerate().map(rule).collect::<Result<_, _>>()?, health))
 }
 
 impl Known {
@@ -146,16 +170,21 @@ impl Known {
     pub(super) fn new(object: &Object, model: Option<&Object>, node: &str, old: Option<Known>) -> Known {
         let (namespace, name) = (object.metadata.namespace.clone(), object.metadata.name.clone());
         let spec = Device::parse(object.spec()).ok();
-        let (mapper, profile) = resolved(object, spec.as_ref(), model, node).unwrap_or_else(|why| {
+        let resolved = resolved(object, spec.as_ref(), model, node).unwrap_or_else(|why| {
             let profile = Profile { namespace: namespace.clone(), name: name.clone(), points: Vec::new() };
-            (Mapper::None(why), Arc::new(profile))
+            let (mapper, profile) = (Mapper::None(why), Arc::new(profile));
+            Resolved { mapper, profile, rules: Vec::new(), health: Health::default() }
         });
+        let Resolved { mapper, profile, rules, health } = resolved;
         let mut known = Known {
             id: topic::device_id(&namespace, &name),
             uid: object.metadata.uid.clone(),
             generation: object.metadata.generation,
             model_generation: model.map_or(0, |m| m.metadata.generation),
             outbox: outbox(spec.as_ref()),
+            reports: Reports::new(rules),
+            health,
+            said: (State::Unknown, 0, String::new()),
             twin: Twin { entries: profile.points.iter().map(|p| Entry::new(&p.name, p.value_type.word())).collect() },
             state: State::Unknown,
             reason: if let Mapper::None(why) = &mapper { why.clone() } else { String::new() },
@@ -205,6 +234,10 @@ impl Known {
         self.outbox.dropped = old.outbox.dropped;
         if same_wire {
             (self.state, self.reason, self.stats) = (old.state, std::mem::take(&mut old.reason), old.stats);
+            self.said = std::mem::replace(&mut old.said, (State::Unknown, 0, String::new()));
+            if self.reports.same_rules(&old.reports) {
+                self.reports = std::mem::take(&mut old.reports);
+            }
             self.writing = std::mem::take(&mut old.writing);
             // What is newly desired need not wait for the pause of what was desired before.
             self.writing.retain(|_, r| r.under_way || r.commands > 0);
@@ -265,17 +298,11 @@ impl Known {
         self.status_at.is_none_or(|at| now.saturating_duration_since(at) + Duration::from_millis(50) >= pause)
     }
 
-    /// Takes the samples of a batch. What changed in the twin, as it was before; and whether the state is another one.
-    pub(super) fn take(&mut self, batch: &Batch) -> (Vec<Entry>, bool) {
-        let mut before = Vec::new();
+    /// Takes the samples of a batch.
+    pub(super) fn take(&mut self, batch: &Batch) -> Taken {
+        let mut taken = Taken::default();
         for s in &batch.samples {
-            let Some(entry) = self.twin.entries.get_mut(usize::from(s.point)) else { continue };
-            let (old_quality, text) = (entry.quality, s.value.as_ref().map(Value::to_string));
-            let was = (text != entry.reported || s.quality != old_quality).then(|| entry.clone());
-            if entry.report(text, s.quality, batch.time_ms) {
-                before.extend(was);
-            }
-            self.outbox.take(s.point, batch.time_ms, s.quality, s.value.as_ref(), old_quality != s.quality);
+            self.sample(s.point, batch.time_ms, s.quality, s.value.as_ref(), &mut taken);
         }
         self.stats = batch.stats;
         let (state, reason) = match &batch.link {
@@ -285,11 +312,90 @@ impl Known {
         if state == State::Online {
             self.last_online_ms = batch.time_ms;
         }
-        let news = state != self.state;
-        self.dirty |= news || !before.is_empty() || reason != self.reason;
-        (self.state, self.reason) = (state, reason);
-        (before, news)
+        taken.news = self.says(state, reason, batch.time_ms);
+        taken
     }
+
+    /// One reading: into the twin if it is another one, and on to whoever is told.
+    pub(super) fn sample(
+        &mut self,
+        point: u16,
+        time_ms: i64,
+        quality: Quality,
+        value: Option<&Value>,
+        taken: &mut Taken,
+    ) {
+        let Some(entry) = self.twin.entries.get_mut(usize::from(point)) else { return };
+        let (from, other_quality) = (taken.told.len(), quality != entry.quality);
+        let moved = self.reports.take(point, time_ms, quality, value, &mut taken.told);
+        // Within the deadband only the time is renewed.
+        let text = value.filter(|_| moved || entry.reported.is_none()).map(Value::to_string);
+        let was = (text.is_some() || other_quality).then(|| entry.clone());
+        if entry.report(text, quality, time_ms) {
+            taken.before.extend(was);
+            self.dirty = true;
+        }
+        for told in taken.told.get(from..).unwrap_or_default() {
+            self.outbox.take(told.point, told.time_ms, told.quality, told.value.as_ref(), other_quality);
+        }
+    }
+
+    /// What follows from time alone: windows that are over, values that are stale, a state that has lasted long enough.
+    pub(super) fn passed(&mut self, now_ms: i64) -> Taken {
+        let mut taken = Taken::default();
+        self.reports.due(now_ms, &mut taken.told);
+        for told in &taken.told {
+            self.outbox.take(told.point, told.time_ms, told.quality, told.value.as_ref(), false);
+        }
+        for index in 0..self.twin.entries.len() {
+            let limit = i64::try_from(self.reports.stale_ms(index)).unwrap_or(i64::MAX);
+            let Some(entry) = self.twin.entries.get(index).filter(|_| limit > 0) else { continue };
+            if entry.quality == Quality::Good && now_ms.saturating_sub(entry.time_ms) > limit {
+                let (time_ms, point) = (entry.time_ms, u16::try_from(index).unwrap_or(u16::MAX));
+                self.sample(point, now_ms, Quality::Stale, None, &mut taken);
+                // The time stays that of the value.
+                if let Some(entry) = self.twin.entries.get_mut(index) {
+                    entry.time_ms = time_ms;
+                }
+            }
+        }
+        let (state, _, reason) = self.said.clone();
+        if state != State::Unknown {
+            taken.news = self.says(state, reason, now_ms);
+        }
+        taken
+    }
+
+    /// The link says whether the device answers. Whether the state is another one now.
+    pub(super) fn says(&mut self, state: State, reason: String, now_ms: i64) -> bool {
+        let since = if self.said.0 == state { self.said.1 } else { now_ms };
+        self.said = (state, since, reason.clone());
+        let patience = match state {
+            State::Online => self.health.online_after,
+            State::Offline => self.health.offline_after,
+            State::Unknown => 0,
+        };
+        let patience = i64::try_from(patience).unwrap_or(i64::MAX);
+        let settled = self.state == State::Unknown || !(0..patience).contains(&now_ms.saturating_sub(since));
+        if state == self.state || settled {
+            let news = state != self.state;
+            self.dirty |= news || reason != self.reason;
+            (self.state, self.reason) = (state, reason);
+            return news;
+        }
+        false
+    }
+}
+
+/// What became of readings.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// What changed in the twin, as it was before.
+    pub(super) before: Vec<Entry>,
+    /// What bus and cloud are told.
+    pub(super) told: Vec<Told>,
+    /// The state is another one.
+    pub(super) news: bool,
 }
 
 /// What the device would report after a value was written to it.

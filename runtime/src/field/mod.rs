@@ -24,6 +24,7 @@ mod commands;
 mod device;
 mod outbox;
 mod reconcile;
+mod report;
 mod topics;
 mod unit;
 

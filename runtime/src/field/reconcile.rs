@@ -8,7 +8,9 @@ use edge_model::{Key, Kind, Object};
 use super::device::{Known, Mapper};
 use super::unit::{Field, Id};
 use crate::bus::Retain;
+use crate::clock::now_ms;
 use crate::store::{Change, Filter, StoreError, Watch, WatchEvent};
+use crate::twin::wire;
 use edge_model::topic::Topic;
 
 /// The two watches of the field.
@@ -90,9 +92,13 @@ impl Field {
             return;
         }
         let old = self.devices.remove(&id);
+        let old_was_none = old.is_none();
         let known = Known::new(device, model.as_deref(), &self.context.settings.node_name, old);
         if let Mapper::None(why) = &known.mapper {
             tracing::warn!(device = %device.key(), reason = %why, "device cannot be used");
+        }
+        if old_was_none {
+            self.came.push(known.id.clone());
         }
         self.devices.insert(id, known);
     }
@@ -100,7 +106,8 @@ impl Field {
     fn remove(&mut self, id: &Id) {
         if let Some(known) = self.devices.remove(id) {
             // The retained state goes with the device.
-            self.context.bus.publish(&Topic::DeviceState(known.id), Vec::new(), Retain::Yes);
+            self.context.bus.publish(&Topic::DeviceState(known.id.clone()), Vec::new(), Retain::Yes);
+            self.went.push(known.id);
         }
     }
 
@@ -115,6 +122,12 @@ impl Field {
             })
             .collect();
         self.mappers.set(&own);
+        if !(self.came.is_empty() && self.went.is_empty()) {
+            let topic = Topic::MembershipUpdated(self.context.settings.node_name.clone());
+            let payload = wire::membership(now_ms(), &self.came, &self.went);
+            self.context.bus.publish(&topic, payload, Retain::No);
+            (self.came, self.went) = (Vec::new(), Vec::new());
+        }
         let ids: Vec<Id> = self.devices.keys().cloned().collect();
         for id in ids {
             self.pursue(&id);

@@ -1,15 +1,15 @@
 //! KubeEdge's device topics: what local applications want, and what mappers in pods report.
 
-use edge_model::reading::{Quality, Value};
+use edge_model::reading::Quality;
 use edge_model::topic::{Topic, split_device_id};
 use edge_model::{Key, Kind};
 
-use super::device::{Known, Mapper, State, target};
+use super::device::{Known, Mapper, State, Taken, target};
 use super::unit::{Done, Field, Id, WORK};
 use crate::bus::{Bus, Message, Retain};
 use crate::clock::now_ms;
 use crate::store::{Store, StoreError};
-use crate::twin::{Entry, wire};
+use crate::twin::wire;
 
 impl Field {
     /// `…/twin/update`: values wanted by a local application, or reported by a mapper in a pod.
@@ -47,16 +47,13 @@ impl Field {
                 wanted.push((property.clone(), text.clone()));
             }
         }
-        let (mut before, mut said) = (Vec::new(), false);
+        let (mut taken, mut said) = (Taken::default(), false);
         for (property, sides) in &update.twin {
             let Some(text) = sides.actual.as_ref().and_then(|a| a.value.as_ref()) else { continue };
             said = true;
-            before.extend(outside_value(known, property, text, now));
+            outside_value(known, property, text, now, &mut taken);
         }
-        if !before.is_empty() {
-            let document = wire::document(now, &before, &known.twin);
-            self.context.bus.publish(&Topic::TwinDocument(topic_id.clone()), document, Retain::No);
-        }
+        self.tell(&id, now, &taken);
         if said {
             self.outside_online(&id, State::Online, now);
         }
@@ -98,6 +95,15 @@ impl Field {
         self.context.bus.publish(&Topic::TwinGetResult(topic_id), payload, Retain::No);
     }
 
+    /// `…/membership/get`: somebody asks which devices there are.
+    pub(super) fn get_members(&mut self, message: &Message) {
+        let Ok(Topic::MembershipGet(node)) = message.topic.parse::<Topic>() else { return };
+        let event_id = wire::parse::<wire::Update>(&message.payload).map(|u| u.event_id).unwrap_or_default();
+        let devices = self.devices.values().map(|k| (k.id.as_str(), k.state.word()));
+        let payload = wire::members(&event_id, now_ms(), devices);
+        self.context.bus.publish(&Topic::MembershipGetResult(node), payload, Retain::No);
+    }
+
     /// `…/state/update`: a mapper in a pod says whether its device answers. Our own publications come by here, too.
     pub(super) fn outside_state(&mut self, message: &Message) {
         let Ok(Topic::DeviceState(topic_id)) = message.topic.parse::<Topic>() else { return };
@@ -116,26 +122,19 @@ impl Field {
         if state == State::Online {
             known.last_online_ms = now;
         }
-        if known.state != state {
-            known.state = state;
-            known.dirty = true;
+        if known.says(state, String::new(), now) {
             self.state_changed(id, now);
         }
     }
 }
 
-/// A value reported by a mapper in a pod. The entry as it was, if it changed.
-fn outside_value(known: &mut Known, property: &str, text: &str, now: i64) -> Option<Entry> {
-    let index = known.profile.index(property)?;
-    let (point, entry) = (known.profile.points.get(index)?, known.twin.entries.get_mut(index)?);
+/// A value reported by a mapper in a pod.
+fn outside_value(known: &mut Known, property: &str, text: &str, now: i64, taken: &mut Taken) {
+    let Some(index) = known.profile.index(property) else { return };
+    let Some(point) = known.profile.points.get(index) else { return };
     let parsed = point.parse(&serde_json::Value::from(text)).ok();
     let quality = if parsed.is_some() { Quality::Good } else { Quality::Invalid };
-    let before = entry.clone();
-    let news = quality != entry.quality;
-    let changed = entry.report(parsed.as_ref().map(Value::to_string), quality, now);
-    known.outbox.take(u16::try_from(index).ok()?, now, quality, parsed.as_ref(), news);
-    known.dirty |= changed;
-    changed.then_some(before)
+    known.sample(u16::try_from(index).unwrap_or(u16::MAX), now, quality, parsed.as_ref(), taken);
 }
 
 /// Makes these values the desired ones in the device's spec. Somebody else's change in between is respected: the values are

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::commands::Command;
-use super::device::{Known, Mapper, Retry, State};
+use super::device::{Known, Mapper, Retry, State, Taken};
 use super::topics::desire;
 use super::{Context, Error, TICK};
 use crate::bus::Retain;
@@ -51,6 +51,9 @@ pub(super) struct Field {
     pub(super) context: Context,
     pub(super) devices: BTreeMap<Id, Known>,
     pub(super) mappers: Mappers,
+    /// Devices the bus has not been told of: those that came and those that went.
+    pub(super) came: Vec<String>,
+    pub(super) went: Vec<String>,
     batches: mpsc::Receiver<Batch>,
     pub(super) work: JoinSet<Done>,
     to_queue: mpsc::Sender<(Stream, queue::Message)>,
@@ -71,7 +74,17 @@ impl Field {
         let mut queueing = JoinSet::new();
         queueing.spawn(enqueue(context.queue.clone(), messages));
         let mappers = Mappers::new(out, now_ms, pauses, &context.settings.replay_dir);
-        Field { context, devices: BTreeMap::new(), mappers, batches, work: JoinSet::new(), to_queue, queueing }
+        Field {
+            context,
+            devices: BTreeMap::new(),
+            mappers,
+            came: Vec::new(),
+            went: Vec::new(),
+            batches,
+            work: JoinSet::new(),
+            to_queue,
+            queueing,
+        }
     }
 
     pub(super) async fn run(
@@ -84,6 +97,8 @@ impl Field {
         let mut updates = bus.subscribe(&Topic::TwinUpdate(any.clone()).to_string());
         let mut gets = bus.subscribe(&Topic::TwinGet(any.clone()).to_string());
         let mut states = bus.subscribe(&Topic::DeviceState(any).to_string());
+        let node = &self.context.settings.node_name;
+        let mut members = bus.subscribe(&Topic::MembershipGet(node.clone()).to_string());
         let mut watches = self.list();
         let mut tick = Instant::now() + TICK;
         loop {
@@ -103,6 +118,7 @@ impl Field {
                 failure = self.mappers.failure() => return Err(Error::Mapper(failure)),
                 message = updates.next() => self.update(&message.ok_or(Error::Bus)?),
                 message = gets.next() => self.get_twin(&message.ok_or(Error::Bus)?),
+                message = members.next() => self.get_members(&message.ok_or(Error::Bus)?),
                 message = states.next() => self.outside_state(&message.ok_or(Error::Bus)?),
                 () = sleep_until(tick), if !idle => {
                     tick = Instant::now() + TICK;
@@ -139,10 +155,18 @@ impl Field {
         let id = (batch.device.namespace.clone(), batch.device.name.clone());
         // A batch sent before a reconfiguration has another profile: its indices mean nothing any more.
         let Some(known) = self.devices.get_mut(&id).filter(|k| *k.profile == *batch.device) else { return };
-        let (before, news) = known.take(batch);
+        let taken = known.take(batch);
+        self.tell(&id, batch.time_ms, &taken);
+        self.pursue(&id);
+    }
+
+    /// Tells the bus what became of readings.
+    pub(super) fn tell(&mut self, id: &Id, time_ms: i64, taken: &Taken) {
+        let Some(known) = self.devices.get(id) else { return };
         let bus = &self.context.bus;
-        if !batch.samples.is_empty() {
-            let data = batch.samples.iter().filter_map(|s| {
+        // A mapper in a pod has said so on the bus itself.
+        if !taken.told.is_empty() && !matches!(known.mapper, Mapper::Outside) {
+            let data = taken.told.iter().filter_map(|s| {
                 let point = known.profile.points.get(usize::from(s.point))?;
                 Some((point, s.value.as_ref().map(Value::to_string).unwrap_or_default(), s.quality))
             });
@@ -153,16 +177,15 @@ impl Field {
                 type_word: point.value_type.word(),
                 quality: *quality,
             });
-            bus.publish(&Topic::DeviceData(known.id.clone()), wire::data(batch.time_ms, values), Retain::No);
+            bus.publish(&Topic::DeviceData(known.id.clone()), wire::data(time_ms, values), Retain::No);
         }
-        if !before.is_empty() {
-            let document = wire::document(batch.time_ms, &before, &known.twin);
+        if !taken.before.is_empty() {
+            let document = wire::document(time_ms, &taken.before, &known.twin);
             bus.publish(&Topic::TwinDocument(known.id.clone()), document, Retain::No);
         }
-        if news {
-            self.state_changed(&id, batch.time_ms);
+        if taken.news {
+            self.state_changed(id, time_ms);
         }
-        self.pursue(&id);
     }
 
     /// A device went online or offline.
@@ -214,7 +237,8 @@ impl Field {
             let (id, port, property) = (id.clone(), port.clone(), entry.name.clone());
             let value = serde_json::Value::from(entry.desired.clone().unwrap_or_default());
             self.work.spawn(async move {
-                let result = port.write(&property, value).await;
+                let result = port.write(&property, value.clone()).await;
+                super::access::audit(&id, &property, &value, &result);
                 Done::Desired(id, property, result)
             });
         }
@@ -229,9 +253,6 @@ impl Field {
                 let error = result.err().map(|e| e.to_string()).unwrap_or_default();
                 if let Some(retry) = known.writing.get_mut(&property) {
                     retry.end(Instant::now());
-                }
-                if !error.is_empty() {
-                    tracing::warn!(device = %known.id, %property, %error, "desired value not written");
                 }
                 if let Some(entry) = known.twin.entry_mut(&property) {
                     entry.error = error;
@@ -265,6 +286,11 @@ impl Field {
     async fn tick(&mut self) {
         let (now, wall) = (Instant::now(), now_ms());
         let interval = Duration::from_millis(self.context.settings.status_interval_ms);
+        let ids: Vec<Id> = self.devices.keys().cloned().collect();
+        for id in &ids {
+            let Some(taken) = self.devices.get_mut(id).map(|known| known.passed(wall)) else { continue };
+            self.tell(id, wall, &taken);
+        }
         for known in self.devices.values_mut() {
             while known.outbox.is_due(wall) {
                 let Some((message, count)) = data_message(known) else { break };
@@ -277,7 +303,6 @@ impl Field {
                 write_status(&self.context, known).await;
             }
         }
-        let ids: Vec<Id> = self.devices.keys().cloned().collect();
         for id in ids {
             self.pursue(&id);
         }

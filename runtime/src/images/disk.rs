@@ -67,6 +67,14 @@ pub(super) fn free_bytes(path: &Path) -> Result<u64, Error> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
+/// How much of the file system of a path is in use, in percent, as df(1) counts it: rounded up, without what is kept for root.
+pub(super) fn used_percent(path: &Path) -> Result<u8, Error> {
+    let stat = rustix::fs::statvfs(path).map_err(|e| Error::disk("look at", path)(e.into()))?;
+    let used = stat.f_blocks.saturating_sub(stat.f_bfree);
+    let all = used.saturating_add(stat.f_bavail).max(1);
+    Ok(u8::try_from(u128::from(used).saturating_mul(100).div_ceil(u128::from(all))).unwrap_or(100))
+}
+
 /// Refuses when writing `bytes` would leave less than the reserve.
 pub(super) fn check_space(path: &Path, bytes: u64, reserve: u64) -> Result<(), Error> {
     let (needs, has) = (bytes.saturating_add(reserve), free_bytes(path)?);

@@ -73,7 +73,7 @@ fn length(path: &Path) -> u64 {
 }
 
 impl Inner {
-    fn gc(&self) -> Result<Collected, Error> {
+    pub(super) fn gc(&self) -> Result<Collected, Error> {
         let mut collected = Collected::default();
         let mut trash: Vec<disk::Temp> = Vec::new();
         let alone = self.collecting.write().unwrap_or_else(PoisonError::into_inner);

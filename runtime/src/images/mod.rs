@@ -30,6 +30,7 @@ mod overlay;
 mod pull;
 mod reference;
 mod registry;
+mod room;
 mod roots;
 mod settings;
 mod tarball;
@@ -55,6 +56,7 @@ pub use import::Source;
 pub use manifest::ImageConfig;
 pub use pull::{Progress, PullEvent, PullOptions};
 pub use reference::{Reference, Version};
+pub use room::Room;
 pub use roots::{Prepared, RootFs, RootOptions};
 pub use settings::Settings;
 
@@ -94,6 +96,7 @@ struct Inner {
     marks: Marks,
     index: Mutex<Index>,
     pins: layers::Pins,
+    uses: room::Uses,
     locks: layers::Locks,
     downloads: Arc<Semaphore>,
     /// Layers of pulls unpacked at the same time: each takes one of the process's few threads for work that blocks.
@@ -131,16 +134,7 @@ impl ImageStore {
     /// # Errors
     /// [`Error::Broken`]; images that are damaged are left out.
     pub async fn list(&self) -> Result<Vec<Image>, Error> {
-        self.blocking(|inner| {
-            let mut digests: Vec<Digest> = Vec::new();
-            for named in inner.index().images.values() {
-                if !digests.contains(&named.digest) {
-                    digests.push(named.digest);
-                }
-            }
-            Ok(digests.iter().filter_map(|d| inner.image(d).ok()).collect())
-        })
-        .await
+        self.blocking(|inner| Ok(inner.all())).await
     }
 
     /// Gives an image one more reference.
@@ -229,9 +223,9 @@ impl Inner {
         let index = Index::load(&dir.join("index.json"))?;
         let marks = overlay::marks();
         let downloads = Arc::new(Semaphore::new(settings.parallel_downloads.max(1)));
-        let (pins, locks, collecting) = Default::default();
+        let (pins, uses, locks, collecting) = Default::default();
         let (index, unpacks) = (Mutex::new(index), Semaphore::new(UNPACKS));
-        Ok(Inner { dir, settings, marks, index, pins, locks, downloads, unpacks, collecting, _lock: lock })
+        Ok(Inner { dir, settings, marks, index, pins, uses, locks, downloads, unpacks, collecting, _lock: lock })
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -298,6 +292,16 @@ impl Inner {
                 Ok(None)
             }
         }
+    }
+
+    fn all(&self) -> Vec<Image> {
+        let mut digests: Vec<Digest> = Vec::new();
+        for named in self.index().images.values() {
+            if !digests.contains(&named.digest) {
+                digests.push(named.digest);
+            }
+        }
+        digests.iter().filter_map(|d| self.image(d).ok()).collect()
     }
 
     fn manifest(&self, digest: &Digest) -> Result<(Manifest, ConfigFile), Error> {

@@ -125,6 +125,7 @@ impl Inner {
         fs::write(&file, json).map_err(|e| disk::full_or(e, "write", &file, 0))?;
         // From here on the record keeps the layers.
         drop(collecting);
+        self.uses.note(image);
         match self.mount(id, &home, &paths, &options) {
             Ok(root) => Ok(root),
             Err(e) => {
@@ -202,7 +203,7 @@ impl Inner {
         disk::remove(&home)
     }
 
-    fn prepared(&self) -> Result<Vec<Prepared>, Error> {
+    pub(super) fn prepared(&self) -> Result<Vec<Prepared>, Error> {
         let roots = self.roots();
         let mounts =
             overlay::mounts_under(&real(&roots)).map_err(Error::disk("read", Path::new("/proc/self/mountinfo")))?;

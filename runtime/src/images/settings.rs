@@ -29,6 +29,12 @@ pub struct Settings {
     pub parallel_downloads: usize,
     /// Days a broken download is kept for resuming; 0 and up.
     pub partial_days: u32,
+    /// The disk is cleared of unused images from this use of it on, in percent; 1 to 100.
+    pub gc_high_percent: u8,
+    /// Until it is below this use, in percent; less than `gc_high_percent`.
+    pub gc_low_percent: u8,
+    /// Images that came or were used in this time are left alone: their pod may be on its way.
+    pub gc_min_age: Duration,
     /// Registry → mirrors asked before it, in order, such as `docker.io` → `mirror.example:5000`.
     pub mirrors: BTreeMap<String, Vec<String>>,
     /// Registries (`host[:port]`) spoken to over plain HTTP.
@@ -52,6 +58,9 @@ impl Default for Settings {
             retry_pause: Duration::from_secs(1),
             parallel_downloads: 2,
             partial_days: 7,
+            gc_high_percent: 85,
+            gc_low_percent: 80,
+            gc_min_age: Duration::from_secs(120),
             mirrors: BTreeMap::new(),
             insecure_registries: Vec::new(),
             ca_files: Vec::new(),

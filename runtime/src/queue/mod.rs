@@ -26,6 +26,7 @@ use tokio::sync::{oneshot, watch};
 pub use index::Dropped;
 pub use open::{OpenError, Policy, Report, Settings, StreamSettings};
 
+use crate::disk::Health;
 use memory::Memory;
 use shared::{Pending, Shared};
 
@@ -342,6 +343,14 @@ impl Queue {
         match &self.backend {
             Backend::Memory(memory) => memory.stats(),
             Backend::Disk(shared) => shared.stats(),
+        }
+    }
+
+    /// Whether its commits succeed and come back.
+    pub fn health(&self) -> Health {
+        match &self.backend {
+            Backend::Memory(_) => Health::default(),
+            Backend::Disk(shared) => shared.health(),
         }
     }
 

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::index::{Index, Meta};
 use super::open::{Policy, Settings};
 use super::{Entry, Message, PerStream, QueueError, Stats, Stream, StreamStats};
+use crate::disk::Health;
 
 /// Bytes of messages that may wait for the disk, all streams together. Pushes beyond that wait their turn.
 pub(super) const ROOM: usize = 256 << 10;
@@ -86,7 +87,10 @@ pub(super) struct State {
     pub closing: bool,
     pub disk_bytes: u64,
     pub commits: u64,
-    pub failing: bool,
+    /// Why the last commit that added something failed.
+    pub failing: Option<String>,
+    /// Since when a commit is under way.
+    pub busy_since: Option<Instant>,
 }
 
 pub(super) struct Shared {
@@ -110,7 +114,8 @@ impl Shared {
             closing: false,
             disk_bytes,
             commits: 0,
-            failing: false,
+            failing: None,
+            busy_since: None,
         };
         let room = Arc::new(Semaphore::new(ROOM));
         Shared { state: Mutex::new(state), wake: Condvar::new(), room, thread: Mutex::default(), settings, caps }
@@ -207,7 +212,14 @@ impl Shared {
             dropped: lane.index.head.dropped,
             refused: lane.refused,
         });
-        Stats { streams, disk_bytes: state.disk_bytes, commits: state.commits, failing: state.failing }
+        Stats { streams, disk_bytes: state.disk_bytes, commits: state.commits, failing: state.failing.is_some() }
+    }
+
+    pub(super) fn health(&self) -> Health {
+        let ended =
+            self.thread.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|t| t.is_finished());
+        let state = self.lock();
+        Health::of(state.failing.as_ref(), state.busy_since, ended && !state.closing)
     }
 
     pub(super) fn begin_close(&self) {

@@ -22,7 +22,7 @@ use super::open::{HEADS, Heads, Policy, encode, key};
 use super::shared::{Fetch, Lane, Loaded, Pending, Shared, State};
 use super::{Message, PerStream, Stream, chunk};
 use crate::clock::now_ms;
-use crate::disk::{Ceiling, Change, Database, DiskError, Purpose};
+use crate::disk::{self, Ceiling, Change, Database, DiskError, Purpose};
 
 /// A file at least this large is compacted when little is left in it.
 const COMPACT_FROM: u64 = 8 << 20;
@@ -188,7 +188,7 @@ impl Writer {
         }
         let heads = self.make_room(&mut parts);
         match self.write(&parts, &heads) {
-            Ok(()) => self.succeed(parts),
+            Ok(purpose) => self.succeed(parts, purpose),
             Err(error) => self.fail(parts, error),
         }
     }
@@ -196,6 +196,7 @@ impl Writer {
     fn take(&mut self) -> PerStream<Part> {
         let mut state = self.shared.lock();
         state.due = None;
+        state.busy_since = Some(Instant::now());
         state.pending_bytes = 0;
         let mut parts = PerStream::<Part>::default();
         for stream in Stream::ALL {
@@ -295,7 +296,7 @@ impl Writer {
         heads
     }
 
-    fn write(&mut self, parts: &PerStream<Part>, heads: &Heads) -> Result<(), DiskError> {
+    fn write(&mut self, parts: &PerStream<Part>, heads: &Heads) -> Result<Purpose, DiskError> {
         let highest = heads.streams.iter().map(|(_, h)| h.next).max().unwrap_or(1);
         let covered = self.ceiling.cover(highest);
         covered.map_err(|source| DiskError::Io {
@@ -304,7 +305,9 @@ impl Writer {
             source,
         })?;
         let mut changes = Vec::new();
-        let mut purpose = Purpose::Tidy;
+        // With nothing to add and nothing to delete, this finds out whether adding works again.
+        let trial = parts.iter().all(|(_, p)| p.gone.is_empty()) && self.shared.lock().failing.is_some();
+        let mut purpose = if trial { Purpose::Add } else { Purpose::Tidy };
         for (stream, part) in parts.iter() {
             for New { meta, value, .. } in &part.chunks {
                 purpose = Purpose::Add;
@@ -316,7 +319,7 @@ impl Writer {
         if let Some((keys, bytes)) = self.worth_compacting() {
             self.compact_after = Instant::now() + COMPACT_PAUSE;
             match self.database.commit_only(&keys, bytes, &changes) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(purpose),
                 Err(error) => tracing::warn!(%error, "the queue could not be compacted"),
             }
         }
@@ -335,14 +338,19 @@ impl Writer {
                 changes.push(Change::Delete(key(b'm', stream, *first)));
             }
         }
-        self.database.commit(purpose, &changes)
+        self.database.commit(purpose, &changes).map(|()| purpose)
     }
 
-    fn succeed(&mut self, parts: PerStream<Part>) {
+    fn succeed(&mut self, parts: PerStream<Part>, purpose: Purpose) {
         let mut waiting = Vec::new();
         let mut state = self.shared.lock();
         state.commits += 1;
-        state.failing = false;
+        state.busy_since = None;
+        if purpose == Purpose::Add {
+            state.failing = None;
+        } else if state.failing.is_some() {
+            state.due_in(disk::TRY_AGAIN);
+        }
         state.disk_bytes = self.database.file_bytes();
         let mut news = false;
         for (stream, part) in parts.into_iter() {
@@ -378,10 +386,11 @@ impl Writer {
         let error = Arc::new(io::Error::from(error));
         let mut waiting = Vec::new();
         let mut state = self.shared.lock();
-        if !state.failing {
+        if state.failing.is_none() {
             tracing::error!(%error, "the queue cannot write");
         }
-        state.failing = true;
+        state.failing = Some(crate::supervisor::chain(&*error));
+        state.busy_since = None;
         for (stream, part) in parts.into_iter() {
             let lane = state.streams.get_mut(stream);
             lane.gone.extend(part.gone);
@@ -403,6 +412,9 @@ impl Writer {
         if state.streams.iter().any(|(_, l)| !l.gone.is_empty()) && !state.closing {
             // Deleting is what makes room; nobody else may come and ask for it.
             state.due_in(RETRY);
+        }
+        if !state.closing {
+            state.due_in(disk::TRY_AGAIN);
         }
         drop(state);
         for done in waiting {

@@ -34,6 +34,7 @@ pub use migrate::SCHEMA;
 pub use open::{OpenError, Report, Settings};
 pub use watch::{Change, Filter, Watch, WatchEvent};
 
+use crate::disk::Health;
 use watch::History;
 use writer::Signal;
 
@@ -113,6 +114,10 @@ struct State {
     assigned: u64,
     /// Versions below this one can be used without touching the disk.
     covered: u64,
+    /// Why the last commit that added something failed.
+    failing: Option<String>,
+    /// Since when a commit is under way.
+    busy_since: Option<Instant>,
     /// No more writes are taken.
     closing: bool,
 }
@@ -405,6 +410,13 @@ impl Store {
 
     fn check_open(&self, state: &State) -> Result<(), StoreError> {
         if state.closing { Err(StoreError::Disk(io::Error::other("store is closed"))) } else { Ok(()) }
+    }
+
+    /// Whether its commits succeed and come back.
+    pub fn health(&self) -> Health {
+        let ended = self.writer.as_ref().is_some_and(|w| w.signal.has_ended());
+        let state = self.lock();
+        Health::of(state.failing.as_ref(), state.busy_since, ended && !state.closing)
     }
 
     /// Every change after version `from` (as a list gave it) that the filter lets through, none left out, in order.

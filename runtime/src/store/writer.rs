@@ -34,6 +34,11 @@ impl Signal {
         self.wake.notify_one();
     }
 
+    pub(super) fn has_ended(&self) -> bool {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        thread.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
     pub(super) fn start(&self, writer: Writer) -> io::Result<()> {
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || writer.run())?;
         *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
@@ -66,6 +71,8 @@ struct Turn {
     staged: Vec<Staged>,
     lazy: BTreeMap<Key, Arc<Object>>,
     snapshot: Option<Snapshot>,
+    /// Whether something is to be written only to see if that works again.
+    trial: bool,
     last: bool,
 }
 
@@ -84,6 +91,8 @@ pub(super) struct Writer {
     settings: Settings,
     /// When the first change came that the snapshot lacks.
     unsnapped: Option<Instant>,
+    /// When the last commit failed, while they do.
+    failed: Option<Instant>,
     commits: u32,
 }
 
@@ -95,15 +104,15 @@ impl Writer {
         snapshot_path: PathBuf,
         settings: Settings,
     ) -> Writer {
-        Writer { shared, database, ceiling, snapshot_path, settings, unsnapped: None, commits: 0 }
+        Writer { shared, database, ceiling, snapshot_path, settings, unsnapped: None, failed: None, commits: 0 }
     }
 
     fn run(mut self) {
         loop {
             let turn = self.wait();
             let last = turn.last;
-            if !turn.staged.is_empty() || !turn.lazy.is_empty() {
-                self.write(turn.staged, turn.lazy);
+            if !turn.staged.is_empty() || !turn.lazy.is_empty() || turn.trial {
+                self.write(turn.staged, turn.lazy, turn.trial);
             }
             if let Some(snapshot) = turn.snapshot {
                 self.write_snapshot(&snapshot);
@@ -131,7 +140,9 @@ impl Writer {
             let now = Instant::now();
             let lazy_at = state.lazy_since.map(|t| t + lazy_ms);
             let snapshot_at = self.unsnapped.map(|t| t + snapshot_ms);
+            let trial_at = self.failed.map(|t| t + disk::TRY_AGAIN);
             let closing = state.closing;
+            let trial = trial_at.is_some_and(|t| t <= now) && !closing;
             let lazy_due = lazy_at.is_some_and(|t| t <= now) || (closing && !state.lazy.is_empty());
             let snapshot_due = snapshot_at.is_some_and(|t| t <= now) || (closing && self.unsnapped.is_some());
             if closing && state.staged.is_empty() && !lazy_due {
@@ -139,15 +150,16 @@ impl Writer {
                     staged: Vec::new(),
                     lazy: BTreeMap::new(),
                     snapshot: Self::snap(&state, snapshot_due),
+                    trial: false,
                     last: true,
                 };
             }
-            if !state.staged.is_empty() || lazy_due || snapshot_due {
+            if !state.staged.is_empty() || lazy_due || snapshot_due || trial {
                 let snapshot = Self::snap(&state, snapshot_due && !closing);
-                return Self::take(&mut state, snapshot);
+                return Turn { trial, ..Self::take(&mut state, snapshot) };
             }
             let wake = &self.shared.signal.wake;
-            let next = lazy_at.into_iter().chain(snapshot_at).min();
+            let next = [lazy_at, snapshot_at, trial_at.filter(|_| !closing)].into_iter().flatten().min();
             state = match next {
                 None => wake.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(at) => wait_until(wake, state, at),
@@ -165,18 +177,26 @@ impl Writer {
         state.lazy_since = None;
         state.writing = !staged.is_empty() || !keys.is_empty();
         let lazy = keys.into_iter().filter_map(|k| state.objects.get(&k).map(|o| (k, Arc::clone(o)))).collect();
-        Turn { staged, lazy, snapshot, last: false }
+        if state.writing {
+            state.busy_since = Some(Instant::now());
+        }
+        Turn { staged, lazy, snapshot, trial: false, last: false }
     }
 
-    fn write(&mut self, staged: Vec<Staged>, lazy: BTreeMap<Key, Arc<Object>>) {
-        match self.commit(&staged, &lazy) {
-            Ok(()) => self.publish(staged),
+    fn write(&mut self, staged: Vec<Staged>, lazy: BTreeMap<Key, Arc<Object>>, trial: bool) {
+        match self.commit(&staged, &lazy, trial) {
+            Ok(purpose) => self.publish(staged, purpose),
             Err(error) => self.fail(staged, lazy.into_keys().collect(), &Arc::new(error.into())),
         }
         self.compact_sometimes();
     }
 
-    fn commit(&mut self, staged: &[Staged], lazy: &BTreeMap<Key, Arc<Object>>) -> Result<(), DiskError> {
+    fn commit(
+        &mut self,
+        staged: &[Staged],
+        lazy: &BTreeMap<Key, Arc<Object>>,
+        trial: bool,
+    ) -> Result<Purpose, DiskError> {
         let newest = staged.iter().filter_map(|s| Some(s.event.as_ref()?.version)).max().unwrap_or(0);
         let covered = self.ceiling.cover(newest.saturating_add(1));
         covered.map_err(|source| DiskError::Io { what: "write", path: self.database.dir().join("version"), source })?;
@@ -189,19 +209,26 @@ impl Writer {
             });
         }
         let newest_lazy = lazy.values().map(|o| o.metadata.version()).max().unwrap_or(0);
-        if !changes.is_empty() {
-            changes.push(record::version(newest.max(newest_lazy)));
-            let only_deletes =
-                lazy.is_empty() && staged.iter().flat_map(|s| &s.event).all(|e| e.change == Change::Deleted);
-            let purpose = if only_deletes { Purpose::Tidy } else { Purpose::Add };
+        let only_deletes = lazy.is_empty() && staged.iter().flat_map(|s| &s.event).all(|e| e.change == Change::Deleted);
+        let purpose = if only_deletes && (!trial || !changes.is_empty()) { Purpose::Tidy } else { Purpose::Add };
+        if trial || !changes.is_empty() {
+            let visible = lock(&self.shared.state).version;
+            changes.push(record::version(newest.max(newest_lazy).max(visible)));
             self.database.commit(purpose, &changes)?;
         }
-        Ok(())
+        Ok(purpose)
     }
 
-    fn publish(&mut self, staged: Vec<Staged>) {
+    fn publish(&mut self, staged: Vec<Staged>, purpose: Purpose) {
         let mut state = lock(&self.shared.state);
         state.writing = false;
+        state.busy_since = None;
+        if purpose == Purpose::Add {
+            state.failing = None;
+            self.failed = None;
+        } else if state.failing.is_some() {
+            self.failed = Some(Instant::now());
+        }
         state.covered = self.ceiling.get();
         let mut waiting = Vec::with_capacity(staged.len());
         for Staged { event, done } in staged {
@@ -238,8 +265,14 @@ impl Writer {
             state.lazy_since = Some(Instant::now());
         }
         let later = std::mem::take(&mut state.staged);
+        let first = state.failing.is_none();
+        state.failing = Some(crate::supervisor::chain(&**error));
+        state.busy_since = None;
+        self.failed = Some(Instant::now());
         drop(state);
-        tracing::error!(%error, "the store cannot write");
+        if first {
+            tracing::error!(%error, "the store cannot write");
+        }
         for Staged { done, .. } in staged.into_iter().chain(later) {
             let _ = done.send(Err(Arc::clone(error)));
         }

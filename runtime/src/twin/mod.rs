@@ -40,6 +40,8 @@ pub struct Entry {
     pub quality: Quality,
     /// When it was last read, UTC milliseconds; 0 when never.
     pub time_ms: i64,
+    /// How often the reported value has changed since the device was made.
+    pub version: u64,
 }
 
 impl Entry {
@@ -54,6 +56,7 @@ impl Entry {
             reported: None,
             quality: Quality::Disconnected,
             time_ms: 0,
+            version: 0,
         }
     }
 
@@ -63,6 +66,7 @@ impl Entry {
         self.quality = quality;
         self.time_ms = time_ms;
         if value.is_some() {
+            self.version += u64::from(value != self.reported);
             self.reported = value;
         }
         if self.reported == self.target {
@@ -96,6 +100,7 @@ impl Twin {
                 let never = old.reported.metadata.timestamp.is_empty();
                 entry.reported = (!never && !value.is_empty()).then(|| value.clone());
                 entry.time_ms = old.reported.metadata.timestamp.parse().unwrap_or(0);
+                entry.version = old.reported.metadata.version;
             }
         }
     }
@@ -112,6 +117,7 @@ impl Twin {
                         timestamp: time.to_string(),
                         value_type: e.type_word.to_owned(),
                         quality: e.quality.as_str().to_owned(),
+                        version: e.version,
                         error: String::new(),
                     },
                 },
@@ -157,6 +163,7 @@ mod tests {
         again.restore(&twin.to_status());
         assert_eq!(again.entries[1].reported.as_deref(), Some("5"));
         assert_eq!(again.entries[1].quality, Quality::Disconnected);
+        assert_eq!(again.entries[1].version, 1);
         assert_eq!(again.entries[0].reported, None);
     }
 }

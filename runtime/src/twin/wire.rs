@@ -81,7 +81,8 @@ fn message(event_id: &str, time_ms: i64, rest: Value) -> Vec<u8> {
     Value::Object(map).to_string().into_bytes()
 }
 
-/// `MsgTwin` of an entry, without versions, as KubeEdge gives it to applications.
+/// `MsgTwin` of an entry. `actual_version` counts the changes of the reported value at the edge (KubeEdge's `TwinVersion`); what is
+/// wanted has the version of its object.
 fn msg_twin(e: &Entry) -> Value {
     let mut twin = json!({"metadata": {"type": e.type_word}});
     if let Some(desired) = &e.desired {
@@ -89,6 +90,7 @@ fn msg_twin(e: &Entry) -> Value {
     }
     if let Some(reported) = &e.reported {
         twin["actual"] = json!({"value": reported, "metadata": {"timestamp": e.time_ms}});
+        twin["actual_version"] = json!({"cloud": 0, "edge": e.version});
     }
     twin
 }
@@ -132,6 +134,18 @@ pub fn document(time_ms: i64, before: &[Entry], twin: &Twin) -> Vec<u8> {
 /// `DeviceUpdate`: online or offline.
 pub fn state(time_ms: i64, state: &str) -> Vec<u8> {
     message("", time_ms, json!({"state": state}))
+}
+
+/// `MembershipGetResult`: the devices of the node, by identifier, with their state.
+pub fn members<'a>(event_id: &str, time_ms: i64, devices: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
+    let devices: Vec<Value> = devices.map(|(id, state)| json!({"id": id, "name": id, "state": state})).collect();
+    message(event_id, time_ms, json!({"devices": devices}))
+}
+
+/// `MembershipUpdate`: devices that came and went, by identifier.
+pub fn membership(time_ms: i64, added: &[String], removed: &[String]) -> Vec<u8> {
+    let list = |ids: &[String]| -> Vec<Value> { ids.iter().map(|id| json!({"id": id, "name": id})).collect() };
+    message("", time_ms, json!({"added_devices": list(added), "removed_devices": list(removed)}))
 }
 
 /// One value of a [`data`] message.
@@ -179,7 +193,7 @@ mod tests {
     #[test]
     fn shapes_are_kubeedges() {
         let t = twin();
-        let temp = json!({"expected": {"value": "30"}, "actual": {"value": "29", "metadata": {"timestamp": 5}}, "metadata": {"type": "int"}});
+        let temp = json!({"expected": {"value": "30"}, "actual": {"value": "29", "metadata": {"timestamp": 5}}, "actual_version": {"cloud": 0, "edge": 1}, "metadata": {"type": "int"}});
         assert_eq!(
             read(&result("e", 9, &t, |_| true)),
             json!({"event_id": "e", "timestamp": 9, "twin": {"temp": temp, "level": {"metadata": {"type": "float"}}}})

@@ -65,6 +65,9 @@ pub struct TwinMetadata {
     /// Ours: whether the value may be believed ([`Quality::as_str`](crate::reading::Quality::as_str)); absent on desired values.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub quality: String,
+    /// Ours: how often the reported value has changed since the device was made; 0 on desired values.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub version: u64,
     /// Ours: why a desired value is not (yet) in the device; empty when it is.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub error: String,
@@ -74,6 +77,11 @@ impl TwinMetadata {
     fn is_empty(&self) -> bool {
         *self == TwinMetadata::default()
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// Ours, in KubeEdge's `extensions`.

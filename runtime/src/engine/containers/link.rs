@@ -30,7 +30,7 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 impl Link {
     /// Over our end of [`pair`].
     pub fn new(socket: OwnedFd) -> io::Result<Link> {
-        Ok(Link { socket: crate::engine::sys::async_fd(socket)? })
+        Ok(Link { socket: crate::sys::async_fd(socket)? })
     }
 
     /// To the shim of the container in `dir`. The address goes through a descriptor of the directory, because the path of a Unix

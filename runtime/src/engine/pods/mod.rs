@@ -26,6 +26,7 @@ use crate::images::ImageStore;
 use crate::store::Store;
 
 pub mod backoff;
+mod collect;
 pub mod env;
 pub mod files;
 pub mod hash;
@@ -39,6 +40,7 @@ pub mod shape;
 pub mod user;
 mod worker;
 
+pub use collect::collect;
 pub use reconcile::{run, run_without};
 pub use registry::{Registry, Usage};
 

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use edge_model::{Kind, Object};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::launch::chain;
@@ -13,6 +15,9 @@ use super::worker::{Desired, Worker};
 use super::{Context, Error, record, report};
 use crate::engine::containers::Handle;
 use crate::store::{Change, Durability, Filter, Store, StoreError, WatchEvent};
+
+/// So long after the last change of a pod its code and memory are not needed any more.
+const QUIET: Duration = Duration::from_secs(3);
 
 /// Looks after the pods until `stop`; the containers then go on without us, and the next run takes them over.
 ///
@@ -26,10 +31,23 @@ pub async fn run(ctx: Arc<Context>, stop: CancellationToken) -> Result<(), Error
     let mut from = reconciler.list();
     reconciler.find_orphans();
     let mut watch = reconciler.ctx.store.watch(Filter::default(), from);
+    // When the memory that starting and ending containers took is given back.
+    let mut quiet = None;
     loop {
+        let trim = async {
+            match quiet {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             event = watch.next() => match event {
-                Ok(event) => reconciler.take(&event),
+                Ok(event) => {
+                    if event.object.kind == Kind::Pod {
+                        quiet = Some(Instant::now() + QUIET);
+                    }
+                    reconciler.take(&event);
+                }
                 Err(StoreError::Expired(_)) => {
                     from = reconciler.list();
                     watch = reconciler.ctx.store.watch(Filter::default(), from);
@@ -44,6 +62,11 @@ pub async fn run(ctx: Arc<Context>, stop: CancellationToken) -> Result<(), Error
                     return Err(Error::Worker(error));
                 }
             },
+            () = trim => {
+                crate::sys::trim_memory();
+                crate::sys::forget_start_code();
+                quiet = None;
+            }
             () = stop.cancelled() => break,
         }
     }
