@@ -76,6 +76,8 @@ pub struct Outlet {
     pub pauses: (Duration, Duration),
     /// The folder whose files a device's description may name.
     pub files: Arc<Path>,
+    /// The sockets of traps.
+    pub traps: Arc<crate::snmp::traps::Hub>,
 }
 
 /// The devices of one protocol, each with its task.

@@ -1,6 +1,7 @@
-//! Field protocols to readings and writes. Knows no MQTT, no store and no board.
+//! Field protocols to readings and writes. Knows no store, no board and nothing of the node's bus.
 //!
-//! One folder per protocol ([`modbus`], [`bluetooth`], [`simulated`]); what they share is here: a device's [`profile`] (names, types,
+//! One folder per protocol ([`modbus`], [`bluetooth`], [`mqtt`], [`http`], [`snmp`], [`simulated`]); what they share is
+//! here: a device's [`profile`] (names, types,
 //! limits), how its objects are [`resolve`]d, the [`batch`] of samples they send, the [`port`] commands come through, the
 //! [`error`]s of reading and writing, [`schedule`] and [`backoff`], and in [`device`] the task of a device that shares its
 //! wire with nobody. [`mapper`] is the one place that names every protocol. [`plant`] is a small simulated plant for the
@@ -12,13 +13,18 @@ pub mod batch;
 pub mod bluetooth;
 pub mod device;
 pub mod error;
+pub mod http;
 pub mod mapper;
 pub mod modbus;
+pub mod mqtt;
+pub mod payload;
 pub mod port;
 pub mod profile;
 pub mod resolve;
 pub mod schedule;
 pub mod simulated;
+pub mod snmp;
+mod tls;
 
 pub use batch::{Batch, Link, Sample, Stats};
 pub use error::AccessError;

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use edge_model::device::{BLUETOOTH, Device, DeviceModel, MODBUS, VIRTUAL};
+use edge_model::device::{BLUETOOTH, Device, DeviceModel, HTTP, MODBUS, MQTT, SNMP, VIRTUAL};
 use edge_model::reading::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
@@ -15,8 +15,7 @@ use crate::bluetooth::{self, Bluetooth};
 use crate::device::{Devices, Outlet, Settings};
 use crate::modbus::{self, Modbus, Pauses};
 use crate::resolve::ConfigError;
-use crate::simulated;
-use crate::{AccessError, Batch, Port, Profile};
+use crate::{AccessError, Batch, Port, Profile, http, mqtt, simulated, snmp};
 
 /// A device of one of the protocols, resolved. Equal exactly when the device need not be talked to anew.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +24,12 @@ pub enum Config {
     Modbus(Arc<modbus::Config>),
     /// Bluetooth Low Energy.
     Bluetooth(Arc<bluetooth::Config>),
+    /// A device with MQTT topics of its own.
+    Mqtt(Arc<mqtt::Config>),
+    /// A device with an HTTP interface.
+    Http(Arc<http::Config>),
+    /// An SNMP agent.
+    Snmp(Arc<snmp::Config>),
     /// A device that is not there.
     Virtual(Arc<simulated::Config>),
 }
@@ -43,6 +48,9 @@ impl Config {
         Ok(Some(match device.protocol.protocol_name.as_str() {
             MODBUS => Config::Modbus(Arc::new(modbus::resolve(namespace, name, device, model)?)),
             BLUETOOTH => Config::Bluetooth(Arc::new(bluetooth::resolve(namespace, name, device, model)?)),
+            MQTT => Config::Mqtt(Arc::new(mqtt::resolve(namespace, name, device, model)?)),
+            HTTP => Config::Http(Arc::new(http::resolve(namespace, name, device, model)?)),
+            SNMP => Config::Snmp(Arc::new(snmp::resolve(namespace, name, device, model)?)),
             VIRTUAL => Config::Virtual(Arc::new(simulated::resolve(namespace, name, device, model)?)),
             _ => return Ok(None),
         }))
@@ -53,6 +61,9 @@ impl Config {
         match self {
             Config::Modbus(c) => &c.profile,
             Config::Bluetooth(c) => &c.profile,
+            Config::Mqtt(c) => c.profile(),
+            Config::Http(c) => c.profile(),
+            Config::Snmp(c) => c.profile(),
             Config::Virtual(c) => c.profile(),
         }
     }
@@ -68,7 +79,7 @@ impl Config {
                 None => Err(AccessError::Unknown(index.to_string())),
             },
             Config::Bluetooth(c) => c.target(index, &value),
-            Config::Virtual(_) => Ok(value),
+            Config::Mqtt(_) | Config::Http(_) | Config::Snmp(_) | Config::Virtual(_) => Ok(value),
         }
     }
 }
@@ -77,6 +88,9 @@ impl Config {
 pub struct Mappers {
     modbus: Modbus,
     bluetooth: Bluetooth,
+    mqtt: Devices<mqtt::Config>,
+    http: Devices<http::Config>,
+    snmp: Devices<snmp::Config>,
     simulated: Devices<simulated::Config>,
 }
 
@@ -84,15 +98,26 @@ impl Mappers {
     /// No devices yet. Samples go to `batches`; when it is full, mappers wait. `clock` gives UTC milliseconds;
     /// `files` is the folder whose files a device's description may name.
     pub fn new(batches: mpsc::Sender<Batch>, clock: fn() -> i64, pauses: Pauses, files: &Path) -> Mappers {
-        let outlet = Outlet { batches: batches.clone(), clock, pauses: pauses.unit, files: files.into() };
+        let outlet =
+            Outlet { batches: batches.clone(), clock, pauses: pauses.unit, files: files.into(), traps: Arc::default() };
         let bluetooth = Bluetooth::of_the_system(outlet.clone(), pauses.link);
-        Mappers { modbus: Modbus::new(batches, clock, pauses), bluetooth, simulated: Devices::new(outlet) }
+        Mappers {
+            modbus: Modbus::new(batches, clock, pauses),
+            bluetooth,
+            mqtt: Devices::new(outlet.clone()),
+            http: Devices::new(outlet.clone()),
+            snmp: Devices::new(outlet.clone()),
+            simulated: Devices::new(outlet),
+        }
     }
 
     /// The devices from now on. Those that are equal to what they were are left alone.
     pub fn set(&mut self, devices: &[Config]) {
         self.modbus.set(&pick(devices, |c| if let Config::Modbus(c) = c { Some(c) } else { None }));
         self.bluetooth.set(&pick(devices, |c| if let Config::Bluetooth(c) = c { Some(c) } else { None }));
+        self.mqtt.set(&pick(devices, |c| if let Config::Mqtt(c) = c { Some(c) } else { None }));
+        self.http.set(&pick(devices, |c| if let Config::Http(c) = c { Some(c) } else { None }));
+        self.snmp.set(&pick(devices, |c| if let Config::Snmp(c) = c { Some(c) } else { None }));
         self.simulated.set(&pick(devices, |c| if let Config::Virtual(c) = c { Some(c) } else { None }));
     }
 
@@ -101,6 +126,9 @@ impl Mappers {
         match device {
             Config::Modbus(c) => self.modbus.port(c),
             Config::Bluetooth(c) => self.bluetooth.port(c),
+            Config::Mqtt(c) => self.mqtt.port(c),
+            Config::Http(c) => self.http.port(c),
+            Config::Snmp(c) => self.snmp.port(c),
             Config::Virtual(c) => self.simulated.port(c),
         }
     }
@@ -110,6 +138,9 @@ impl Mappers {
         tokio::select! {
             e = self.modbus.failure() => e,
             e = self.bluetooth.failure() => e,
+            e = self.mqtt.failure() => e,
+            e = self.http.failure() => e,
+            e = self.snmp.failure() => e,
             e = self.simulated.failure() => e,
         }
     }
@@ -118,6 +149,9 @@ impl Mappers {
     pub async fn shutdown(&mut self) {
         self.modbus.shutdown().await;
         self.bluetooth.shutdown().await;
+        self.mqtt.shutdown().await;
+        self.http.shutdown().await;
+        self.snmp.shutdown().await;
         self.simulated.shutdown().await;
     }
 }

@@ -5,6 +5,7 @@
 //! ([`wait::until`]), ports are reserved across processes ([`ports::free`]), so that tests can run in parallel and again.
 
 pub mod aarch64;
+pub mod authority;
 pub mod binary;
 pub mod bluetooth;
 pub mod cleanup;
@@ -13,6 +14,7 @@ pub mod field;
 pub mod filesystem;
 pub mod hostile;
 pub mod http;
+pub mod http_device;
 pub mod image;
 pub mod libmodbus;
 pub mod line;
@@ -30,5 +32,6 @@ pub mod receiver;
 pub mod registry;
 pub mod run;
 pub mod served;
+pub mod snmpd;
 pub mod source;
 pub mod wait;

@@ -2,7 +2,7 @@
 //!
 //! Source: KubeEdge, `staging/src/github.com/kubeedge/api/apis/devices/v1beta1/*_types.go`. The YAML is theirs, unchanged.
 //! What a gateway needs and KubeEdge has no word for lives in `configData`, which KubeEdge leaves to the protocol
-//! ([`modbus`] and [`bluetooth`] document each key).
+//! ([`modbus`], [`bluetooth`], [`mqtt`], [`http`], [`snmp`] and [`simulated`] document each key).
 //!
 //! Decisions where KubeEdge leaves room:
 //! * `collectCycle` and `reportCycle` are milliseconds, as in KubeEdge's mapper framework. Its older examples wrote
@@ -18,8 +18,11 @@ use crate::object::ObjectError;
 
 pub mod behaviour;
 pub mod bluetooth;
+pub mod http;
 pub mod modbus;
+pub mod mqtt;
 pub mod simulated;
+pub mod snmp;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -29,6 +32,12 @@ mod tests;
 pub const MODBUS: &str = "modbus";
 /// The protocol name of devices the runtime hears and connects itself over Bluetooth Low Energy.
 pub const BLUETOOTH: &str = "bluetooth";
+/// The protocol name of devices with MQTT topics of their own.
+pub const MQTT: &str = "mqtt";
+/// The protocol name of devices with an HTTP interface.
+pub const HTTP: &str = "http";
+/// The protocol name of SNMP agents.
+pub const SNMP: &str = "snmp";
 /// The protocol name of virtual devices.
 pub const VIRTUAL: &str = "virtual";
 /// The collect and report cycle of properties that name none, in milliseconds (KubeEdge's `DefaultCollectCycle`).
@@ -357,6 +366,9 @@ fn visitor(path: &str, v: &ProtocolConfig, protocol: &str) -> Result<(), ObjectE
         match protocol {
             BLUETOOTH => view::<bluetooth::Visitor>(&path, &data).map(drop)?,
             MODBUS => view::<modbus::Visitor>(&path, &data).map(drop)?,
+            MQTT => view::<mqtt::Visitor>(&path, &data).map(drop)?,
+            HTTP => view::<http::Visitor>(&path, &data).map(drop)?,
+            SNMP => view::<snmp::Visitor>(&path, &data).map(drop)?,
             VIRTUAL => view::<simulated::Visitor>(&path, &data).map(drop)?,
             _ => {}
         }
@@ -386,6 +398,9 @@ impl Device {
             match protocol.protocol_name.as_str() {
                 BLUETOOTH => view::<bluetooth::Link>(path, &data).map(drop)?,
                 MODBUS => view::<modbus::Link>(path, &data).map(drop)?,
+                MQTT => view::<mqtt::Link>(path, &data).map(drop)?,
+                HTTP => view::<http::Link>(path, &data).map(drop)?,
+                SNMP => view::<snmp::Link>(path, &data).map(drop)?,
                 VIRTUAL => view::<simulated::Link>(path, &data).map(drop)?,
                 _ => {}
             }

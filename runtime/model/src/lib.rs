@@ -6,6 +6,7 @@
 pub mod check;
 pub mod configmap;
 pub mod device;
+pub mod edgex;
 pub mod envelope;
 pub mod event;
 pub mod kind;

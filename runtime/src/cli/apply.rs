@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use edge_model::manifest::{self, Document};
 use edge_model::object::ObjectError;
-use edge_model::{Key, Kind};
+use edge_model::{Key, Kind, Object};
 use hyper::{Method, StatusCode};
 use serde_json::Value;
 
@@ -105,21 +105,25 @@ pub async fn apply(
     if documents.is_empty() {
         return Err(CliError::No("there are no objects in it".to_owned()));
     }
-    let query = if dry_run { "?dryRun=All" } else { "" };
     for document in documents {
-        let key = document.object.key();
-        let path = format!("{}{query}", path(key.kind, Some(&key.namespace), Some(&key.name)));
-        let body = whole(document.object.to_json().to_string());
-        let answer = client.send(Method::PATCH, &path, "application/apply-patch+yaml", body).await;
-        let answer = answer.map_err(|error| located(&document, error))?;
-        let did = match answer.header(APPLIED) {
-            _ if dry_run => "can be applied (dry run)",
-            "" => "applied",
-            word => word,
-        };
-        out.line(&format!("{} {did}", shown(&key)))?;
+        put(client, out, &document.object, dry_run).await.map_err(|error| located(&document, error))?;
     }
     Ok(())
+}
+
+/// Hands one object to the node and says what came of it.
+pub(super) async fn put(client: &Client, out: &mut Out, object: &Object, dry_run: bool) -> Result<(), CliError> {
+    let query = if dry_run { "?dryRun=All" } else { "" };
+    let key = object.key();
+    let path = format!("{}{query}", path(key.kind, Some(&key.namespace), Some(&key.name)));
+    let body = whole(object.to_json().to_string());
+    let answer = client.send(Method::PATCH, &path, "application/apply-patch+yaml", body).await?;
+    let did = match answer.header(APPLIED) {
+        _ if dry_run => "can be applied (dry run)",
+        "" => "applied",
+        word => word,
+    };
+    out.line(&format!("{} {did}", shown(&key)))
 }
 
 /// `delete`.

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::client::Client;
 use super::error::CliError;
 use super::out::Out;
-use super::{apply, completion, describe, get, modbus, node};
+use super::{apply, completion, describe, get, import, modbus, node};
 
 /// How objects are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -111,6 +111,9 @@ pub enum Verb {
     /// Manage the images on this node.
     #[command(subcommand)]
     Image(node::ImageVerb),
+    /// Turn what another system knows of devices into objects.
+    #[command(subcommand)]
+    Import(import::ImportVerb),
     /// Show or change the level of the node's log.
     Loglevel {
         /// error, warn, info, debug or trace, also by module: info,edge_runtime::bus=debug.
@@ -172,6 +175,7 @@ pub async fn execute(verb: Verb, socket: &Path, out: &mut Out) -> Result<(), Cli
         Verb::Device(verb) => node::device(&client, out, verb).await,
         Verb::Modbus(verb) => modbus::modbus(out, *verb).await,
         Verb::Image(verb) => node::image(&client, out, verb).await,
+        Verb::Import(verb) => import::import(&client, out, verb).await,
         Verb::Loglevel { level } => node::log_level(&client, out, level).await,
         Verb::Version { client: only } => node::version(&client, out, only).await,
         Verb::Completion { shell } => out.text(&completion::script(shell)),

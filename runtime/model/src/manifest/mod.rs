@@ -126,6 +126,53 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Vec<Document>, Vec<ManifestErro
     if errors.is_empty() { Ok(documents) } else { Err(errors) }
 }
 
+/// A file of somebody else's with one document, whose parts know their places.
+#[derive(Debug, Clone)]
+pub struct Tree {
+    file: String,
+    node: Node,
+    value: Value,
+}
+
+impl Tree {
+    /// Reads YAML or JSON.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub fn parse(file: &str, bytes: &[u8]) -> Result<Tree, ManifestError> {
+        let fail = |position, message: String| {
+            Err(ManifestError { file: file.to_owned(), position, path: String::new(), message })
+        };
+        let Some(text) = std::str::from_utf8(bytes).ok().filter(|t| t.len() <= MAX_BYTES) else {
+            return fail(Position::START, format!("is not text of at most {MAX_BYTES} bytes"));
+        };
+        let mut roots = match read(text) {
+            Ok(roots) => roots,
+            Err(error) => return fail(error.position, error.message),
+        };
+        match (roots.pop(), roots.is_empty()) {
+            (Some(node), true) => Ok(Tree { file: file.to_owned(), value: node.value(), node }),
+            (None, _) => fail(Position::START, "there is nothing in it".to_owned()),
+            (Some(node), false) => fail(node.position, "there is more than one document in it".to_owned()),
+        }
+    }
+
+    /// A document of a format that is read without places.
+    pub fn unplaced(file: &str, value: Value) -> Tree {
+        Tree { file: file.to_owned(), node: unplaced(value.clone()), value }
+    }
+
+    /// What is in it.
+    pub const fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// An error about the field at a path, with its place.
+    pub fn error(&self, path: &str, message: String) -> ManifestError {
+        ManifestError { file: self.file.clone(), position: self.node.find(path), path: path.to_owned(), message }
+    }
+}
+
 /// The value of a YAML text with one document, for doors that have no file.
 ///
 /// # Errors
