@@ -5,7 +5,7 @@
 //! [`error`]s of reading and writing, [`schedule`] and [`backoff`], and in [`device`] the task of a device that shares its
 //! wire with nobody. [`mapper`] is the one place that names every protocol. [`plant`] is a small simulated plant for the
 //! demonstration.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod backoff;
 pub mod batch;

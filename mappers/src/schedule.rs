@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// What is due waits no longer than this for others that are due more often, however much they ask.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
 /// The groups of one device. Multiples of a period fall on the same moments (1 s and 5 s meet every 5 s), so that what is due
 /// together is read together.
 #[derive(Debug)]
@@ -42,14 +45,24 @@ impl Schedule {
         self.groups.get(group).is_some_and(|g| g.next <= now)
     }
 
-    /// Moves every due group to its next moment on the grid after `now`: a slow device skips, it does not pile up.
-    pub fn advance(&mut self, now: Instant) {
+    /// When the first group that is due (or will be) must be done: before it is due again, and at most [`LONGEST_WAIT`] later.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.groups.iter().map(|g| g.next + g.period.min(LONGEST_WAIT)).min()
+    }
+
+    /// Moves every due group to its next moment on the grid after `now`: a slow device skips, it does not pile up. How many
+    /// moments were skipped.
+    pub fn advance(&mut self, now: Instant) -> u64 {
+        let mut skipped = 0u64;
         for g in self.groups.iter_mut().filter(|g| g.next <= now) {
             let period = g.period.as_nanos().max(1);
             let turns = now.saturating_duration_since(self.start).as_nanos() / period + 1;
             let offset = Duration::from_nanos(u64::try_from(turns * period).unwrap_or(u64::MAX));
+            let missed = now.saturating_duration_since(g.next).as_nanos() / period;
+            skipped = skipped.saturating_add(u64::try_from(missed).unwrap_or(u64::MAX));
             g.next = self.start.checked_add(offset).unwrap_or(now + g.period);
         }
+        skipped
     }
 }
 
@@ -64,10 +77,11 @@ mod tests {
         let mut s = Schedule::new([ms(500), ms(100), ms(500)].into_iter(), start);
         let (fast, slow) = (s.group(ms(100)).unwrap(), s.group(ms(500)).unwrap());
         assert!(s.is_due(fast, start) && s.is_due(slow, start));
-        s.advance(start);
-        assert_eq!(s.next(), Some(start + ms(100)));
+        assert_eq!(s.deadline(), Some(start + ms(100)));
+        assert_eq!(s.advance(start), 0);
+        assert_eq!((s.next(), s.deadline()), (Some(start + ms(100)), Some(start + ms(200))));
         // Three periods late: one poll, then on the grid again.
-        s.advance(start + ms(450));
+        assert_eq!(s.advance(start + ms(450)), 3);
         assert_eq!(s.next(), Some(start + ms(500)));
         assert!(s.is_due(fast, start + ms(500)) && s.is_due(slow, start + ms(500)));
     }

@@ -11,6 +11,7 @@ pub mod command;
 pub mod config;
 pub mod demo;
 pub mod disk;
+pub mod dmi;
 pub mod engine;
 pub mod events;
 pub mod exit;

@@ -1,4 +1,7 @@
-"""A Modbus TCP server of pymodbus, told what to be by one JSON argument and controlled over stdin.
+"""A Modbus server of pymodbus, told what to be by one JSON argument and controlled over stdin.
+
+The argument: "devices", "port", "kind" ("tcp", "udp", "tls" with "certificate", "key" and "ca", "serial" with "path") and
+"framer" ("socket", "rtu", "ascii").
 
 Prints its port first. Then, a line of JSON in, a line of JSON out:
   {"op": "requests"}                                    the requests since the last time: [unit, function, address, count]
@@ -10,9 +13,11 @@ Prints its port first. Then, a line of JSON in, a line of JSON out:
 import asyncio
 import functools
 import json
+import ssl
 import sys
 
-from pymodbus.server import ModbusTcpServer
+from pymodbus import FramerType, ModbusDeviceIdentification
+from pymodbus.server import ModbusSerialServer, ModbusTcpServer, ModbusTlsServer, ModbusUdpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 REQUESTS = []
@@ -65,13 +70,35 @@ def control(line):
 
 async def main():
     config = json.loads(sys.argv[1])
-    server = ModbusTcpServer(
-        [device(d) for d in config["devices"]],
-        address=("127.0.0.1", config.get("port", 0)),
-        trace_pdu=trace,
-    )
+    devices = [device(d) for d in config["devices"]]
+    identity = ModbusDeviceIdentification(info_name={"VendorName": "Acme", "ProductCode": "P1", "MajorMinorRevision": "1.2"})
+    kind, address = config.get("kind", "tcp"), ("127.0.0.1", config.get("port", 0))
+    more = {"trace_pdu": trace, "identity": identity}
+    usual = "rtu" if kind == "serial" else "socket"
+    more["framer"] = {"socket": FramerType.SOCKET, "rtu": FramerType.RTU, "ascii": FramerType.ASCII}[
+        config.get("framer", usual)
+    ]
+    if kind == "serial":
+        server = ModbusSerialServer(
+            devices, port=config["path"], ignore_missing_devices=True, broadcast_enable=True, **more
+        )
+    elif kind == "udp":
+        server = ModbusUdpServer(devices, address=address, **more)
+    elif kind == "tls":
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(config["certificate"], config["key"])
+        context.load_verify_locations(config["ca"])
+        context.verify_mode = ssl.CERT_REQUIRED
+        server = ModbusTlsServer(devices, address=address, sslctx=context, **more)
+    else:
+        server = ModbusTcpServer(devices, address=address, **more)
     await server.serve_forever(background=True)
-    print(server.transport.sockets[0].getsockname()[1], flush=True)
+    if kind == "udp":
+        print(server.transport.get_extra_info("sockname")[1], flush=True)
+    elif kind == "serial":
+        print(0, flush=True)
+    else:
+        print(server.transport.sockets[0].getsockname()[1], flush=True)
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         print(json.dumps(control(line)), flush=True)

@@ -38,7 +38,19 @@ impl Server {
                 taskset
             }
         };
-        let mut child = command.arg("serve").stdout(Stdio::piped()).spawn().expect("libmodbus starts");
+        command.arg("serve");
+        Server::of(command)
+    }
+
+    /// Starts the same as unit 1 on a serial line.
+    pub fn start_rtu(path: &Path) -> Server {
+        let mut command = Command::new(program());
+        command.arg("serve-rtu").arg(path);
+        Server::of(command)
+    }
+
+    fn of(mut command: Command) -> Server {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("libmodbus starts");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("its port");
         let port = line.trim().parse().expect("a port");

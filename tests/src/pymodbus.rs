@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use serde_json::{Value, json};
 
 /// The version tested with; it is installed from PyPI once, below `.cache`.
-const PACKAGE: &str = "pymodbus==3.16.1";
+const PACKAGE: &str = "pymodbus[serial]==3.16.1";
 
 /// The workspace's folder for what tests fetch or build.
 pub fn cache() -> PathBuf {
@@ -24,7 +24,7 @@ pub fn once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
     let lock = File::create(cache().join(format!("{name}.lock"))).expect("a lock file");
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("the lock");
     let ready = cache().join(format!("{name}.ready"));
-    if !ready.exists() {
+    if !(ready.exists() && place.exists()) {
         make(&place);
         File::create(ready).expect("a mark");
     }
@@ -41,15 +41,21 @@ pub fn run(command: &mut Command, needs: &str) {
     assert!(output.status.success(), "{command:?} failed: {text}\nthis test needs {needs}");
 }
 
-fn python() -> PathBuf {
-    let venv = once("venv-pymodbus", |place| {
+/// A Python with packages from PyPI, given with their versions; made once for each such set.
+pub fn venv(name: &str, packages: &[&str]) -> PathBuf {
+    let version: String = packages.join("-").chars().filter(|c| c.is_ascii_alphanumeric() || *c == '.').collect();
+    let venv = once(&format!("venv-{name}-{version}"), |place| {
         let _ = fs::remove_dir_all(place);
         run(Command::new("python3").args(["-m", "venv"]).arg(place), "python3 with venv (python3-venv)");
         let mut pip = Command::new(place.join("bin/pip"));
-        pip.args(["install", "--quiet", "--disable-pip-version-check", PACKAGE]);
+        pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(packages);
         run(&mut pip, "PyPI, once");
     });
     venv.join("bin/python")
+}
+
+fn python() -> PathBuf {
+    venv("pymodbus", &[PACKAGE])
 }
 
 /// A free port that stays free while its server is away: outside the range the kernel takes ports from for connections
@@ -63,6 +69,18 @@ pub fn lasting_port() -> u16 {
         std::net::TcpListener::bind(("127.0.0.1", port)).ok().map(|_| port)
     });
     free.expect("a free port between 20000 and 32000")
+}
+
+/// Runs the client script with some arguments; what it printed.
+///
+/// # Panics
+/// When it fails.
+pub fn client(arguments: &[String]) -> Value {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/pymodbus_client.py");
+    let output = Command::new(python()).arg(script).args(arguments).output().expect("python starts");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "pymodbus' client failed: {error}");
+    serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
 /// A running server. Dropping it kills it: the device vanishes.
@@ -82,8 +100,18 @@ impl Server {
 
     /// Starts one on a given port.
     pub fn start_on(port: u16, devices: Value) -> Server {
+        Server::start_as(json!({"port": port}), devices)
+    }
+
+    /// Starts one of another kind: `kind` (`tcp`, `udp`, `tls`, `serial`), `framer`, and what the kind needs; see the script.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start_as(kind: Value, devices: Value) -> Server {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/pymodbus_server.py");
-        let config = json!({"port": port, "devices": devices}).to_string();
+        let mut config = kind;
+        config["devices"] = devices;
+        let config = config.to_string();
         let mut command = Command::new(python());
         command.arg(script).arg(config).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("python starts");
@@ -91,7 +119,7 @@ impl Server {
         let mut stdout = BufReader::new(stdout);
         let mut line = String::new();
         stdout.read_line(&mut line).expect("its port");
-        let port = line.trim().parse().unwrap_or_else(|_| panic!("pymodbus did not start (port {port}): {line:?}"));
+        let port = line.trim().parse().unwrap_or_else(|_| panic!("pymodbus did not start: {line:?}"));
         Server { child, stdin, stdout, port }
     }
 

@@ -1,112 +1,15 @@
 //! The Modbus mapper against other people's servers, and against a hostile one.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use edge_mappers::modbus::Pauses;
-use edge_mappers::modbus::{Config, Modbus, resolve};
-use edge_mappers::{AccessError, Batch, Link, Port};
-use edge_model::device::{Device, DeviceModel};
-use edge_model::reading::{Quality, Reading, Value};
-use edge_tests::field::{PATIENCE, device, model, model_property, property};
+use edge_mappers::{AccessError, Batch, Link};
+use edge_model::reading::{Quality, Value};
 use edge_tests::hostile::hostile;
+use edge_tests::modbus::{Mapper, config, quality, value};
 use edge_tests::{libmodbus, pymodbus};
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Runs, TestRunner};
 use serde_json::{Value as Json, json};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
-
-/// A mapper that retries fast, and what it sends.
-struct Mapper {
-    modbus: Modbus,
-    batches: mpsc::Receiver<Batch>,
-    devices: Vec<Arc<Config>>,
-}
-
-fn clock() -> i64 {
-    1_000
-}
-
-impl Mapper {
-    fn start(devices: Vec<Config>) -> Mapper {
-        let (out, batches) = mpsc::channel(64);
-        let fast = (Duration::from_millis(20), Duration::from_millis(100));
-        let mut modbus = Modbus::new(out, clock, Pauses { unit: fast, link: fast });
-        let devices: Vec<_> = devices.into_iter().map(Arc::new).collect();
-        modbus.set(&devices);
-        Mapper { modbus, batches, devices }
-    }
-
-    fn port(&self, device: usize) -> Port {
-        self.modbus.port(&self.devices[device]).expect("a port")
-    }
-
-    /// Waits for a batch that is so. The channel goes on being emptied, as the field does.
-    async fn batch(&mut self, what: &str, is: impl Fn(&Batch) -> bool) -> Batch {
-        let found = async {
-            loop {
-                let batch = self.batches.recv().await.expect("the mapper runs");
-                if is(&batch) {
-                    return batch;
-                }
-            }
-        };
-        timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("never came: {what}"))
-    }
-
-    /// Does something while the channel is being emptied.
-    async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
-        tokio::pin!(work);
-        let done = async {
-            loop {
-                tokio::select! {
-                    result = &mut work => return result,
-                    _ = self.batches.recv() => {}
-                }
-            }
-        };
-        timeout(PATIENCE, done).await.expect("an answer in time")
-    }
-
-    async fn read(&mut self, device: usize) -> Result<Vec<Reading>, AccessError> {
-        let port = self.port(device);
-        self.during(async move { port.read(None).await }).await
-    }
-
-    async fn write(&mut self, device: usize, property: &str, value: Json) -> Result<Reading, AccessError> {
-        let (port, property) = (self.port(device), property.to_owned());
-        self.during(async move { port.write(&property, value).await }).await
-    }
-}
-
-/// A resolved device: its link keys, and its properties as `(name, type, visitor keys)`.
-fn config(name: &str, link: Json, properties: &[(&str, &str, Json)]) -> Config {
-    let in_model: Vec<Json> = properties.iter().map(|(n, t, _)| model_property(n, t, "ReadWrite")).collect();
-    let read_only = |t: &Json| t["register"] == "InputRegister" || t["register"] == "DiscreteInputRegister";
-    let in_model: Vec<Json> = in_model
-        .into_iter()
-        .zip(properties)
-        .map(|(mut m, (_, _, keys))| {
-            if read_only(keys) {
-                m["accessMode"] = json!("ReadOnly");
-            }
-            m
-        })
-        .collect();
-    let in_device: Vec<Json> = properties.iter().map(|(n, _, keys)| property(n, keys.clone())).collect();
-    let model = DeviceModel::parse(&model(&in_model)).expect("a model");
-    let device = Device::parse(&device("m", link, &in_device)).expect("a device");
-    resolve("default", name, &device, &model).expect("a config")
-}
-
-fn value(readings: &[Reading], property: &str) -> Option<Value> {
-    readings.iter().find(|r| r.property == property).and_then(|r| r.value.clone())
-}
-
-fn quality(readings: &[Reading], property: &str) -> Quality {
-    readings.iter().find(|r| r.property == property).map(|r| r.quality).expect("the property")
-}
 
 /// Every table and type, read from pymodbus and written with read-back.
 #[tokio::test]

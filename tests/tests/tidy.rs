@@ -55,13 +55,18 @@ const DOORS: &[(&str, &[&str])] = &[
     ("oci-spec", &["runtime/src/engine/", "runtime/src/images/"]),
     ("rumqttc", &["runtime/src/cloud/"]),
     ("rumqttd", &["runtime/src/bus/"]),
-    ("rustls", &["runtime/src/cloud/", "runtime/src/images/"]),
+    (
+        "rustls",
+        &["runtime/src/cloud/", "runtime/src/images/", "mappers/src/modbus/tls.rs", "mappers/src/modbus/link.rs"],
+    ),
     ("rustls-pki-types", &["runtime/src/cloud/", "runtime/src/images/"]),
     ("ruzstd", &["runtime/src/images/"]),
     ("saphyr-parser", &["runtime/model/src/", "runtime/src/manifest"]),
     ("sled", &["runtime/src/disk"]),
     ("strsim", &["runtime/src/config/", "runtime/model/src/check.rs"]),
     ("tar", &["runtime/src/images/"]),
+    ("tokio-rustls", &["mappers/src/modbus/tls.rs"]),
+    ("tokio-serial", &["mappers/src/modbus/serial.rs"]),
     ("tokio-modbus", &["mappers/src/modbus/", "mappers/src/plant.rs"]),
     ("toml", &["runtime/src/config/"]),
     ("toml_edit", &["runtime/src/config/"]),
@@ -70,7 +75,12 @@ const DOORS: &[(&str, &[&str])] = &[
 ];
 
 /// Where `unsafe` may stand: kernel interfaces that no safe crate covers.
-const UNSAFE: &[&str] = &["runtime/src/engine/network/netns.rs", "runtime/src/engine/sys.rs", "runtime/src/sys.rs"];
+const UNSAFE: &[&str] = &[
+    "mappers/src/modbus/rs485.rs",
+    "runtime/src/engine/network/netns.rs",
+    "runtime/src/engine/sys.rs",
+    "runtime/src/sys.rs",
+];
 
 /// Who may write to the terminal.
 const TERMINAL: &[&str] = &["runtime/src/cli", "runtime/src/main.rs", "runtime/build.rs"];

@@ -7,6 +7,7 @@ use edge_model::device::modbus::{Link, Table, Visitor};
 use edge_model::device::{Device, DeviceModel, MODBUS};
 
 use super::decode::Codec;
+use super::endpoint::Endpoint;
 use super::plan::Limits;
 use crate::Profile;
 use crate::resolve::{self, ConfigError, fail};
@@ -41,23 +42,41 @@ pub struct Config {
     pub limits: Limits,
     /// Write single values with functions 15 and 16.
     pub write_multiple: bool,
+    /// Write parts of a register with function 22.
+    pub mask_write: bool,
+    /// Write registers and read them back with function 23.
+    pub read_write: bool,
     /// Where each point is, as many and in the order of the profile's points.
     pub registers: Vec<Register>,
 }
 
-/// Host and port of a Modbus TCP server.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Endpoint {
-    /// Host name or address.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-}
+impl Config {
+    /// A device of which nothing is known but how to reach it.
+    ///
+    /// # Errors
+    /// Names the key that does not fit.
+    pub fn of_link(link: &Link) -> Result<Config, ConfigError> {
+        check_link(link)?;
+        let millis = |ms: u32| Duration::from_millis(u64::from(ms));
+        Ok(Config {
+            profile: Arc::new(Profile { namespace: String::new(), name: String::new(), points: Vec::new() }),
+            endpoint: Endpoint::new(link)?,
+            unit: link.slave_id,
+            timeout: millis(link.timeout),
+            connect_timeout: millis(link.connect_timeout),
+            interval: millis(link.request_interval),
+            limits: Limits { gap: link.max_gap, registers: link.max_registers, bits: link.max_bits },
+            write_multiple: link.write_multiple,
+            mask_write: link.mask_write,
+            read_write: link.read_write,
+            registers: Vec::new(),
+        })
+    }
 
-/// `host:port`.
-impl std::fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
+    /// Whether it is all units of a serial line: they are written to and never answer (Modbus over Serial Line V1.02,
+    /// section 2.1).
+    pub fn is_broadcast(&self) -> bool {
+        self.unit == 0 && self.endpoint.line().is_some()
     }
 }
 
@@ -85,8 +104,8 @@ pub struct Register {
 pub fn resolve(namespace: &str, name: &str, device: &Device, model: &DeviceModel) -> Result<Config, ConfigError> {
     resolve::speaks(MODBUS, device, model)?;
     let link: Link = resolve::link(device, model)?;
-    check_link(&link)?;
-    let limits = Limits { gap: link.max_gap, registers: link.max_registers, bits: link.max_bits };
+    let bare = Config::of_link(&link)?;
+    let limits = bare.limits;
     let mut points = Vec::with_capacity(device.properties.len());
     let mut registers = Vec::with_capacity(device.properties.len());
     for property in resolve::properties::<Visitor>(device, model) {
@@ -105,27 +124,14 @@ pub fn resolve(namespace: &str, name: &str, device: &Device, model: &DeviceModel
             read_back: visitor.read_back,
         });
     }
-    let millis = |ms: u32| Duration::from_millis(u64::from(ms));
-    Ok(Config {
-        profile: Arc::new(Profile { namespace: namespace.to_owned(), name: name.to_owned(), points }),
-        endpoint: Endpoint { host: link.ip, port: link.port },
-        unit: link.slave_id,
-        timeout: millis(link.timeout),
-        connect_timeout: millis(link.connect_timeout),
-        interval: millis(link.request_interval),
-        limits,
-        write_multiple: link.write_multiple,
-        registers,
-    })
+    let profile = Arc::new(Profile { namespace: namespace.to_owned(), name: name.to_owned(), points });
+    Ok(Config { profile, registers, ..bare })
 }
 
 fn check_link(link: &Link) -> Result<(), ConfigError> {
     let at = |key: &str| format!("spec.protocol.configData.{key}");
-    if link.ip.is_empty() || link.ip.contains(char::is_whitespace) {
-        return fail(at("ip"), "name the host or address of the device");
-    }
     let ranges = [
-        ("port", u32::from(link.port), 1, 65_535),
+        ("turnaround", link.turnaround, 0, MAX_INTERVAL_MS),
         ("timeout", link.timeout, 1, MAX_TIMEOUT_MS),
         ("connectTimeout", link.connect_timeout, 1, MAX_TIMEOUT_MS),
         ("requestInterval", link.request_interval, 0, MAX_INTERVAL_MS),

@@ -4,13 +4,16 @@
 //! last word, and a device that did not change keeps its schedule, its counters and what was learnt of its registers.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
-use super::config::{Config, Endpoint};
+use super::config::Config;
+use super::endpoint::{Caller, Endpoint};
+use super::inbound::Lobby;
 use super::link::Link;
 use super::poll::Poller;
 use crate::Batch;
@@ -41,6 +44,8 @@ pub struct Modbus {
     clock: fn() -> i64,
     pauses: Pauses,
     endpoints: HashMap<Endpoint, Handle>,
+    /// Where devices call in, with the task that listens.
+    lobbies: HashMap<SocketAddr, (Arc<Lobby>, AbortHandle)>,
     tasks: JoinSet<()>,
 }
 
@@ -52,7 +57,7 @@ struct Handle {
 impl Modbus {
     /// Nothing polled yet. Samples go to `out`; when it is full, polling waits. `clock` gives UTC milliseconds.
     pub fn new(out: mpsc::Sender<Batch>, clock: fn() -> i64, pauses: Pauses) -> Modbus {
-        Modbus { out, clock, pauses, endpoints: HashMap::new(), tasks: JoinSet::new() }
+        Modbus { out, clock, pauses, endpoints: HashMap::new(), lobbies: HashMap::new(), tasks: JoinSet::new() }
     }
 
     /// The devices to poll from now on. Those that are equal to what they were are left alone.
@@ -63,6 +68,7 @@ impl Modbus {
         }
         // A task whose list is dropped ends.
         self.endpoints.retain(|endpoint, _| wanted.contains_key(endpoint));
+        self.listen(wanted.keys().copied());
         for (endpoint, list) in wanted {
             match self.endpoints.get(endpoint) {
                 Some(handle) => {
@@ -77,12 +83,45 @@ impl Modbus {
         }
     }
 
+    /// Listens where devices call in, and nowhere else.
+    fn listen<'a>(&mut self, endpoints: impl Iterator<Item = &'a Endpoint>) {
+        let mut wanted: HashMap<SocketAddr, Vec<_>> = HashMap::new();
+        for endpoint in endpoints {
+            if let Endpoint::Inbound { at, caller, .. } = endpoint {
+                let peers = wanted.entry(*at).or_default();
+                if let Caller::Peer(peer) = caller {
+                    peers.push(*peer);
+                }
+            }
+        }
+        self.lobbies.retain(|at, (_, task)| {
+            let stays = wanted.contains_key(at);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for (at, peers) in wanted {
+            let tasks = &mut self.tasks;
+            let (lobby, _) = self.lobbies.entry(at).or_insert_with(|| {
+                let lobby = Arc::new(Lobby::new(at));
+                let task = tasks.spawn(Arc::clone(&lobby).listen());
+                (lobby, task)
+            });
+            lobby.claim(peers);
+        }
+    }
+
     fn start(&mut self, endpoint: Endpoint, list: Vec<Arc<Config>>) {
         let (wanted, watched) = watch::channel(list);
         let (inbox, commands) = inbox();
         let (first, longest) = self.pauses.link;
+        let lobby = match &endpoint {
+            Endpoint::Inbound { at, .. } => self.lobbies.get(at).map(|(lobby, _)| Arc::clone(lobby)),
+            _ => None,
+        };
         let poller = Poller {
-            link: Link::new(endpoint.clone(), Backoff::new(first, longest)),
+            link: Link::new(endpoint.clone(), lobby, Backoff::new(first, longest)),
             units: Vec::new(),
             wanted: watched,
             inbox: commands,
@@ -104,8 +143,9 @@ impl Modbus {
     pub async fn failure(&mut self) -> tokio::task::JoinError {
         loop {
             match self.tasks.join_next().await {
-                Some(Err(e)) => return e,
-                Some(Ok(())) => {}
+                // Listeners nobody needs any more are cancelled.
+                Some(Err(e)) if !e.is_cancelled() => return e,
+                Some(_) => {}
                 None => std::future::pending().await,
             }
         }

@@ -1,21 +1,28 @@
-//! One Modbus TCP connection: connects when needed, one request at a time, and judges every answer.
+//! One connection or line: opened when needed, one request at a time, and a judge of every answer.
 //!
-//! After a time-out or an answer that makes no sense the connection is closed: a late answer must never be taken for the next
-//! one. A connection the device closed while it was idle is opened again without anybody noticing.
+//! After a time-out or an answer that makes no sense a connection is closed: a late answer must never be taken for the next
+//! one. A connection the device closed while it was idle is opened again without anybody noticing. A serial line stays open
+//! (its buffer is emptied before each request) and a garbled answer is asked for once more.
 
 use std::borrow::Cow;
+use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::Duration;
 
 use edge_model::device::modbus::Table;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_modbus::client::{Client as _, Context, tcp};
+use tokio_modbus::client::{Client as _, Context};
+use tokio_modbus::prelude::{DeviceIdObject, ReadCode};
 use tokio_modbus::slave::SlaveContext as _;
 use tokio_modbus::{Error, ProtocolError, Request, Response, Slave};
 
-use super::config::{Config, Endpoint};
-use super::encode::Encoded;
+use super::config::Config;
+use super::encode::{Encoded, merge};
+use super::endpoint::Endpoint;
+use super::inbound::Lobby;
 use super::plan::Span;
+use super::transport::{self, Opened};
 use crate::AccessError;
 use crate::backoff::Backoff;
 
@@ -55,23 +62,39 @@ pub enum Payload {
 /// The connection to one endpoint.
 pub struct Link {
     endpoint: Endpoint,
+    /// Where the device calls in, if it does.
+    lobby: Option<Arc<Lobby>>,
     connection: Option<Connection>,
     backoff: Backoff,
     /// No attempt to connect before this, and why the last one failed.
     refused: Option<(Instant, String)>,
+    /// The second address is the one to try first.
+    backup_first: bool,
+    /// Connections opened so far.
+    opened: u64,
 }
 
 struct Connection {
     context: Context,
     /// Whether it has answered at least once: only then is a broken pipe worth a second try.
     proven: bool,
+    /// When the wire was last used.
     last: Instant,
+    /// When each unit that needs a pause was last spoken to.
+    units: Vec<(u8, Instant)>,
+    called: Option<Arc<TcpStream>>,
 }
 
 impl Link {
     /// A link that connects on its first request.
-    pub const fn new(endpoint: Endpoint, backoff: Backoff) -> Link {
-        Link { endpoint, connection: None, backoff, refused: None }
+    pub const fn new(endpoint: Endpoint, lobby: Option<Arc<Lobby>>, backoff: Backoff) -> Link {
+        let (connection, refused) = (None, None);
+        Link { endpoint, lobby, connection, backoff, refused, backup_first: false, opened: 0 }
+    }
+
+    /// How often it was opened again.
+    pub const fn reconnects(&self) -> u64 {
+        self.opened.saturating_sub(1)
     }
 
     /// Before when no attempt to connect is made.
@@ -121,26 +144,62 @@ impl Link {
                 [one] if !to.write_multiple => Request::WriteSingleCoil(address, *one),
                 all => Request::WriteMultipleCoils(address, Cow::Borrowed(all)),
             },
-            Encoded::Bit(mask, on) => return self.write_bit(to, address, *mask, *on).await,
+            Encoded::Masked { masks, values } => return self.write_masked(to, address, masks, values).await,
         };
-        let echo = match &request {
-            Request::WriteSingleRegister(a, v) => Response::WriteSingleRegister(*a, *v),
-            Request::WriteSingleCoil(a, v) => Response::WriteSingleCoil(*a, *v),
-            Request::WriteMultipleRegisters(a, v) => Response::WriteMultipleRegisters(*a, length(v.len())),
-            Request::WriteMultipleCoils(a, v) => Response::WriteMultipleCoils(*a, length(v.len())),
-            _ => return Ok(()),
-        };
+        let Some(echo) = echo(&request) else { return Ok(()) };
         if self.call(to, request).await? == echo { Ok(()) } else { Err(self.garbage("not the echo of the write")) }
     }
 
-    /// Reads the register, changes one bit, writes it: many devices lack mask write (22). Nobody else is on this connection
-    /// in between.
-    async fn write_bit(&mut self, to: &Config, address: u16, mask: u16, on: bool) -> Result<(), Fault> {
-        let payload = self.read(to, Span { table: Table::Holding, address, count: 1 }).await?;
-        let Payload::Registers(r) = payload else { return Err(self.garbage("bits for a register")) };
-        let old = r.first().copied().unwrap_or(0);
-        let new = if on { old | mask } else { old & !mask };
-        Box::pin(self.write(to, address, &Encoded::Registers(vec![new]))).await
+    /// Writes registers and reads them back in one request (function 23); the write comes first (section 6.17).
+    ///
+    /// # Errors
+    /// Any [`Fault`].
+    pub async fn write_read(&mut self, to: &Config, address: u16, words: &[u16]) -> Result<Payload, Fault> {
+        let request = Request::ReadWriteMultipleRegisters(address, length(words.len()), address, Cow::Borrowed(words));
+        match self.call(to, request).await? {
+            Response::ReadWriteMultipleRegisters(r) if r.len() == words.len() => Ok(Payload::Registers(r)),
+            _ => Err(self.garbage("another length than asked for")),
+        }
+    }
+
+    /// Changes some bits of registers: with function 22 where the device has it, otherwise by reading, changing and writing.
+    /// Nobody else is on this connection in between.
+    async fn write_masked(&mut self, to: &Config, address: u16, masks: &[u16], values: &[u16]) -> Result<(), Fault> {
+        if let (true, [mask], [value]) = (to.mask_write, masks, values) {
+            // Result = (current AND and-mask) OR (or-mask AND NOT and-mask), section 6.16.
+            let request = Request::MaskWriteRegister(address, !mask, *value);
+            let echo = Response::MaskWriteRegister(address, !mask, *value);
+            let answer = self.call(to, request).await?;
+            return if answer == echo { Ok(()) } else { Err(self.garbage("not the echo of the write")) };
+        }
+        let span = Span { table: Table::Holding, address, count: length(masks.len()) };
+        let Payload::Registers(old) = self.read(to, span).await? else {
+            return Err(self.garbage("bits for a register"));
+        };
+        Box::pin(self.write(to, address, &Encoded::Registers(merge(&old, masks, values)))).await
+    }
+
+    /// What the device says of itself (function 43/14): objects by their number, 0 the vendor, 1 the product code, 2 the
+    /// revision, from 3 on the device's own (section 6.21).
+    ///
+    /// # Errors
+    /// Any [`Fault`]; most devices answer exception 1.
+    pub async fn identify(&mut self, to: &Config) -> Result<Vec<(u8, String)>, Fault> {
+        let (mut all, mut next) = (Vec::new(), 0);
+        // Each answer holds at least one of 256 objects; nobody has so many.
+        for _ in 0..16 {
+            let request = Request::ReadDeviceIdentification(ReadCode::Regular, next);
+            let Response::ReadDeviceIdentification(answer) = self.call(to, request).await? else {
+                return Err(self.garbage("another answer than an identification"));
+            };
+            let text = |o: &DeviceIdObject| (o.id, String::from_utf8_lossy(&o.value).into_owned());
+            all.extend(answer.device_id_objects.iter().map(text));
+            if !answer.more_follows || answer.next_object_id <= next {
+                break;
+            }
+            next = answer.next_object_id;
+        }
+        Ok(all)
     }
 
     fn garbage(&mut self, what: &str) -> Fault {
@@ -153,6 +212,8 @@ impl Link {
         match self.call_once(to, request.clone()).await {
             // Devices close idle connections, and a register written twice holds the same: one more try is harmless.
             Err(Fault::Disconnected(_)) if reused => self.call_once(to, request).await,
+            // Noise, or somebody's late answer.
+            Err(Fault::Garbage(_)) if self.endpoint.line().is_some() => self.call_once(to, request).await,
             answer => answer,
         }
     }
@@ -162,34 +223,86 @@ impl Link {
             Some(c) => c,
             None => self.connect(to.connect_timeout).await?,
         };
-        if !to.interval.is_zero() {
-            sleep_until(connection.last + to.interval).await;
+        let line = self.endpoint.line();
+        if let Some(silence) = line.map(|l| l.silence).filter(|s| !s.is_zero()) {
+            sleep_until(connection.last + silence).await;
+        }
+        if let Some((_, last)) = connection.units.iter().find(|(unit, _)| *unit == to.unit) {
+            sleep_until(*last + to.interval).await;
         }
         connection.context.set_slave(Slave(to.unit));
-        let answer = timeout(to.timeout, connection.context.call(request)).await;
+        // Nobody answers what is for everybody (Modbus over Serial Line V1.02, section 2.1).
+        let broadcast = line.filter(|_| to.unit == 0).and_then(|l| Some((l.turnaround, echo(&request)?)));
+        let within = broadcast.as_ref().map_or(to.timeout, |(turnaround, _)| *turnaround);
+        let answer = timeout(within, connection.context.call(request)).await;
         connection.last = Instant::now();
-        let result = match answer {
-            Err(_) => return Err(Fault::Timeout(u32::try_from(to.timeout.as_millis()).unwrap_or(u32::MAX))),
-            Ok(Err(Error::Protocol(ProtocolError::HeaderMismatch { .. }))) => {
-                return Err(Fault::Garbage("it is for another request".to_owned()));
+        if !to.interval.is_zero() {
+            connection.units.retain(|(unit, _)| *unit != to.unit);
+            connection.units.push((to.unit, connection.last));
+        }
+        let garbage = |what: &str| Err(Fault::Garbage(what.to_owned()));
+        let mut broken = false;
+        let result = match (answer, broadcast) {
+            (Err(_), Some((_, echo))) => Ok(echo),
+            (Err(_), None) => Err(Fault::Timeout(u32::try_from(to.timeout.as_millis()).unwrap_or(u32::MAX))),
+            (Ok(Err(Error::Protocol(ProtocolError::HeaderMismatch { .. }))), _) => garbage("it is for another request"),
+            (Ok(Err(Error::Protocol(ProtocolError::FunctionCodeMismatch { .. }))), _) => {
+                garbage("it is for another function")
             }
-            Ok(Err(Error::Protocol(ProtocolError::FunctionCodeMismatch { .. }))) => {
-                return Err(Fault::Garbage("it is for another function".to_owned()));
-            }
-            Ok(Err(Error::Transport(e))) if e.kind() == std::io::ErrorKind::InvalidData => {
-                return Err(Fault::Garbage(e.to_string()));
-            }
-            // A short PDU ends its reader early.
-            Ok(Err(Error::Transport(e))) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
-                return Err(Fault::Garbage("it is cut short".to_owned()));
-            }
-            Ok(Err(Error::Transport(_))) => return Err(Fault::Disconnected("the device closed it".to_owned())),
-            Ok(Ok(Err(exception))) => Err(Fault::Exception(exception.into())),
-            Ok(Ok(Ok(response))) => Ok(response),
+            (Ok(Err(Error::Transport(e))), _) => match e.kind() {
+                // Also when our certificate is refused, which the device says late.
+                _ if e.get_ref().is_some_and(|e| e.is::<rustls::Error>()) => {
+                    Err(Fault::Disconnected(format!("TLS: {e}")))
+                }
+                ErrorKind::UnexpectedEof if self.endpoint.is_secure() => {
+                    Err(Fault::Disconnected("the device ended the secure connection".to_owned()))
+                }
+                // A reader that has seen an error ends.
+                ErrorKind::InvalidData if line.is_some() => {
+                    broken = true;
+                    garbage(&e.to_string())
+                }
+                ErrorKind::InvalidData => garbage(&e.to_string()),
+                // A short PDU ends its reader early.
+                ErrorKind::UnexpectedEof => garbage("it is cut short"),
+                _ if line.is_some() => Err(Fault::Disconnected(format!("{}: {e}", self.endpoint))),
+                ErrorKind::ConnectionRefused => Err(Fault::Disconnected(format!("{}: {e}", self.endpoint))),
+                _ => Err(Fault::Disconnected("the device closed it".to_owned())),
+            },
+            (Ok(Ok(Err(exception))), _) => Err(Fault::Exception(exception.into())),
+            (Ok(Ok(Ok(response))), _) => Ok(response),
         };
-        connection.proven = true;
-        self.connection = Some(connection);
+        if !broken {
+            self.keep(connection, &result);
+        }
         result
+    }
+
+    /// What becomes of a connection after an answer, or none.
+    fn keep<T>(&mut self, mut connection: Connection, result: &Result<T, Fault>) {
+        match result {
+            // A gateway's word that it has no such unit: another caller may have it.
+            Err(Fault::Exception(10 | 11)) if self.lobby.is_some() && !connection.proven => {
+                if let (Some(lobby), Some(stream)) = (&self.lobby, connection.called) {
+                    lobby.put_back(stream, self.endpoint.caller());
+                }
+            }
+            Ok(_) | Err(Fault::Exception(_)) => {
+                connection.proven = true;
+                self.connection = Some(connection);
+            }
+            Err(Fault::Timeout(_) | Fault::Garbage(_)) if self.endpoint.line().is_some() => {
+                self.connection = Some(connection);
+            }
+            // It took the connection and never said a word: perhaps the other address, or another caller, is the device.
+            Err(Fault::Timeout(_)) if !connection.proven => {
+                self.backup_first = !self.backup_first;
+                if let (Some(lobby), Some(stream)) = (&self.lobby, connection.called) {
+                    lobby.put_back(stream, self.endpoint.caller());
+                }
+            }
+            Err(_) => {}
+        }
     }
 
     async fn connect(&mut self, within: Duration) -> Result<Connection, Fault> {
@@ -197,21 +310,31 @@ impl Link {
         if let Some((_, why)) = self.refused.as_ref().filter(|(until, _)| *until > now) {
             return Err(Fault::Disconnected(why.clone()));
         }
-        let address = (self.endpoint.host.as_str(), self.endpoint.port);
-        let why = match timeout(within, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                // Requests are small and each waits for its answer; without this Nagle's algorithm delays them.
-                let _ = stream.set_nodelay(true);
+        match transport::open(&self.endpoint, self.lobby.as_deref(), within, &mut self.backup_first).await {
+            Ok(Opened { client: context, called }) => {
                 self.backoff.reset();
                 self.refused = None;
-                return Ok(Connection { context: tcp::attach(stream), proven: false, last: now });
+                self.opened += 1;
+                Ok(Connection { context, proven: false, last: Instant::now(), units: Vec::new(), called })
             }
-            Ok(Err(e)) => format!("{}: {e}", self.endpoint),
-            Err(_) => format!("{}: cannot connect within {} ms", self.endpoint, within.as_millis()),
-        };
-        self.refused = Some((Instant::now() + self.backoff.pause(), why.clone()));
-        Err(Fault::Disconnected(why))
+            Err(why) => {
+                self.refused = Some((Instant::now() + self.backoff.pause(), why.clone()));
+                Err(Fault::Disconnected(why))
+            }
+        }
     }
+}
+
+/// What a device says to a write it has done; `None` for reads.
+fn echo(request: &Request<'_>) -> Option<Response> {
+    Some(match request {
+        Request::WriteSingleRegister(a, v) => Response::WriteSingleRegister(*a, *v),
+        Request::WriteSingleCoil(a, v) => Response::WriteSingleCoil(*a, *v),
+        Request::WriteMultipleRegisters(a, v) => Response::WriteMultipleRegisters(*a, length(v.len())),
+        Request::WriteMultipleCoils(a, v) => Response::WriteMultipleCoils(*a, length(v.len())),
+        Request::MaskWriteRegister(a, and, or) => Response::MaskWriteRegister(*a, *and, *or),
+        _ => return None,
+    })
 }
 
 fn length(n: usize) -> u16 {

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::config::Config;
-use super::encode::Encoded;
+use super::encode::{Encoded, merge};
 use super::endpoints::Pauses;
 use super::link::{Fault, Link, Payload};
 use super::plan::{Request, Span};
@@ -41,9 +41,12 @@ impl Poller {
     pub(super) async fn run(mut self) {
         self.reconcile();
         loop {
-            let next = self.next();
+            let now = Instant::now();
+            let next = self.next(now);
             let due = async {
                 match next {
+                    // Without the timer, whose grain is a millisecond.
+                    Some((at, unit)) if at <= now => unit,
                     Some((at, unit)) => {
                         sleep_until(at).await;
                         unit
@@ -52,7 +55,7 @@ impl Poller {
                 }
             };
             tokio::select! {
-                // In the order of urgency; polls come last, so a flood of commands is bounded by its channel only.
+                // In the order of urgency: writes go before reads, so a flood of commands is bounded by its channel only.
                 biased;
                 changed = self.wanted.changed() => match changed {
                     Ok(()) => self.reconcile(),
@@ -64,9 +67,11 @@ impl Poller {
         }
     }
 
-    /// The device that wants the wire first.
-    fn next(&self) -> Option<(Instant, usize)> {
-        self.units.iter().enumerate().filter_map(|(i, u)| Some((u.next()?, i))).min()
+    /// Whose turn it is: of those who want the wire now the one whose deadline is first, otherwise who wants it first.
+    fn next(&self, now: Instant) -> Option<(Instant, usize)> {
+        let all = || self.units.iter().enumerate().filter_map(|(i, u)| Some((u.next()?, i)));
+        let ready = all().filter(|((at, _), _)| *at <= now).min_by_key(|((_, deadline), i)| (*deadline, *i));
+        ready.or_else(|| all().min()).map(|((at, _), i)| (at, i))
     }
 
     /// Makes the units those that are wanted; equal ones stay as they are.
@@ -83,22 +88,16 @@ impl Poller {
         }
     }
 
+    /// One request of one device's poll.
     async fn poll(&mut self, index: usize) {
         let Some(unit) = self.units.get_mut(index) else { return };
-        let (mut due, mut requests) = (Vec::new(), Vec::new());
-        unit.take_due(Instant::now(), &mut due);
-        unit.map.plan(&due, &mut requests);
-        requests.reverse();
-        while let Some(request) = requests.pop() {
-            // Writes go before reads.
-            while let Ok(command) = self.inbox.try_recv() {
-                self.command(command).await;
-            }
-            match self.step(index, request, &due, None).await {
-                Step::Done => {}
-                Step::Halves([a, b]) => requests.extend([b, a]),
-                Step::Failed(_) => return,
-            }
+        let Some(request) = unit.next_request(Instant::now()) else { return };
+        let due = unit.due();
+        let step = self.step(index, request, &due, None).await;
+        let Some(unit) = self.units.get_mut(index) else { return };
+        match step {
+            Step::Done | Step::Failed(_) => unit.resume(due, None),
+            Step::Halves(halves) => unit.resume(due, Some(halves)),
         }
     }
 
@@ -139,9 +138,14 @@ impl Poller {
     }
 
     async fn account<T>(&mut self, index: usize, start: Instant, answer: Result<T, Fault>) -> Result<T, Fault> {
+        let reconnects = self.link.reconnects();
         let Some(unit) = self.units.get_mut(index) else { return answer };
+        unit.spoken_to(Instant::now());
         unit.stats.requests += 1;
         unit.stats.errors += u64::from(answer.is_err());
+        unit.stats.timeouts += u64::from(matches!(answer, Err(Fault::Timeout(_))));
+        unit.stats.exceptions += u64::from(matches!(answer, Err(Fault::Exception(_))));
+        unit.stats.reconnects = reconnects;
         match answer {
             // A gateway's word that the device behind it does not answer (Modbus Application Protocol V1.1b3, section 7).
             Err(
@@ -230,14 +234,24 @@ impl Poller {
         let encoded = register.codec.encode(&value, register.count)?;
         let mut now = register.codec.canonical(&value, register.count)?;
         let start = Instant::now();
-        let answer = self.link.write(&config, register.address, &encoded).await;
-        self.account(index, start, answer).await?;
-        if register.read_back {
-            let span = Span { table: register.table, address: register.address, count: register.count };
-            let (stuck, found) = match (self.read(index, span).await?, &encoded) {
+        let read_back = register.read_back && !config.is_broadcast();
+        let span = Span { table: register.table, address: register.address, count: register.count };
+        let read = match &encoded {
+            Encoded::Registers(words) if read_back && config.read_write => {
+                let answer = self.link.write_read(&config, register.address, words).await;
+                Some(self.account(index, start, answer).await?)
+            }
+            _ => {
+                let answer = self.link.write(&config, register.address, &encoded).await;
+                self.account(index, start, answer).await?;
+                if read_back { Some(self.read(index, span).await?) } else { None }
+            }
+        };
+        if let Some(read) = read {
+            let (stuck, found) = match (read, &encoded) {
                 (Payload::Registers(r), Encoded::Registers(wrote)) => (r == *wrote, register.codec.decode(&r)),
-                (Payload::Registers(r), Encoded::Bit(mask, on)) => {
-                    (r.first().is_some_and(|r| (r & mask != 0) == *on), register.codec.decode(&r))
+                (Payload::Registers(r), Encoded::Masked { masks, values }) => {
+                    (merge(&r, masks, values) == r, register.codec.decode(&r))
                 }
                 (Payload::Bits(b), Encoded::Bits(wrote)) => (b == *wrote, register.codec.decode_bits(&b)),
                 _ => (false, Err("another table")),

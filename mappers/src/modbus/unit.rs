@@ -10,7 +10,11 @@
 //! ```
 //! While offline a device gets one probe per pause and nothing else, so a dead one costs the others on the same wire at most
 //! its own time-out, rarely. A probe is an ordinary poll that ends at its first request without an answer.
+//!
+//! A poll is planned when it is due and worked off request by request, so that others on the wire get their turn in between,
+//! also while this device needs a pause.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +25,7 @@ use super::config::Config;
 use super::link::{Fault, Payload};
 use super::plan::{Map, Request, Span};
 use crate::backoff::Backoff;
-use crate::schedule::Schedule;
+use crate::schedule::{LONGEST_WAIT, Schedule};
 use crate::{Link, Sample, Stats};
 
 /// How long registers that were refused alone are left out, at first and at last.
@@ -58,6 +62,12 @@ pub struct Unit {
     /// Sorted → group of the schedule.
     groups: Vec<usize>,
     schedule: Schedule,
+    /// What is left of the poll under way: its points (sorted), their requests, and until when it should be done.
+    due: Vec<usize>,
+    pending: VecDeque<Request>,
+    deadline: Instant,
+    /// Not before this, so that the device gets its pause.
+    rested: Instant,
     state: State,
     backoff: Backoff,
     /// When refused registers are tried again.
@@ -80,19 +90,72 @@ impl Unit {
         let map = Map::new(spans, config.limits);
         let (stats, state) = (Stats::default(), State::Unknown);
         let refused = Backoff::new(REFUSED_PAUSE.0, REFUSED_PAUSE.1);
-        Unit { config, stats, map, points, groups, schedule, state, backoff, retry_refused: now, refused }
-    }
-
-    /// When it wants the wire next.
-    pub fn next(&self) -> Option<Instant> {
-        match &self.state {
-            State::Unknown | State::Online => self.schedule.next(),
-            State::Offline { until, .. } => Some(*until),
+        Unit {
+            config,
+            stats,
+            map,
+            points,
+            groups,
+            schedule,
+            due: Vec::new(),
+            pending: VecDeque::new(),
+            deadline: now,
+            rested: now,
+            state,
+            backoff,
+            retry_refused: now,
+            refused,
         }
     }
 
+    /// When it wants the wire next, and until when it should have had it.
+    pub fn next(&self) -> Option<(Instant, Instant)> {
+        // Nobody answers to reads for everybody.
+        if self.config.is_broadcast() {
+            return None;
+        }
+        let (at, deadline) = match &self.state {
+            _ if !self.pending.is_empty() => (self.rested, self.deadline),
+            State::Unknown | State::Online => (self.schedule.next()?, self.schedule.deadline()?),
+            // Those that answer go first.
+            State::Offline { until, .. } => (*until, *until + LONGEST_WAIT),
+        };
+        Some((at.max(self.rested), deadline))
+    }
+
+    /// The next request of the poll under way; a new poll when that is done. The schedule moves on.
+    pub fn next_request(&mut self, now: Instant) -> Option<Request> {
+        if self.pending.is_empty() {
+            self.deadline = self.schedule.deadline().unwrap_or(now);
+            let mut due = std::mem::take(&mut self.due);
+            self.take_due(now, &mut due);
+            let mut requests = Vec::new();
+            self.map.plan(&due, &mut requests);
+            (self.due, self.pending) = (due, requests.into());
+        }
+        self.pending.pop_front()
+    }
+
+    /// The points (sorted) of the poll under way.
+    pub fn due(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.due)
+    }
+
+    /// The points of the poll under way, given back, with the halves of a request that was refused.
+    pub fn resume(&mut self, due: Vec<usize>, halves: Option<[Request; 2]>) {
+        self.due = due;
+        for request in halves.into_iter().flatten().rev() {
+            self.pending.push_front(request);
+        }
+    }
+
+    /// The device was spoken to just now.
+    pub fn spoken_to(&mut self, now: Instant) {
+        self.rested = now + self.config.interval;
+    }
+
     /// The registers that are due now (sorted); the schedule moves on.
-    pub fn take_due(&mut self, now: Instant, due: &mut Vec<usize>) {
+    fn take_due(&mut self, now: Instant, due: &mut Vec<usize>) {
         let retry = self.map.any_bad() && self.retry_refused <= now;
         if retry {
             self.retry_refused = now + self.refused.pause();
@@ -102,7 +165,11 @@ impl Unit {
         };
         due.clear();
         due.extend(self.groups.iter().enumerate().filter_map(wanted));
-        self.schedule.advance(now);
+        let skipped = self.schedule.advance(now);
+        // What is not asked of a device that does not answer is no overrun.
+        if !matches!(self.state, State::Offline { .. }) {
+            self.stats.overruns = self.stats.overruns.saturating_add(skipped);
+        }
     }
 
     /// A register was refused alone (sorted).
@@ -140,6 +207,7 @@ impl Unit {
         let news = !matches!(&self.state, State::Offline { reason: old, .. } if *old == reason);
         let until = link.unwrap_or_else(|| now + self.backoff.pause());
         self.state = State::Offline { until, since: now, reason };
+        self.pending.clear();
         news
     }
 

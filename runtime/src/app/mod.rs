@@ -25,7 +25,7 @@ use crate::queue::Queue;
 use crate::store::Store;
 use crate::supervisor::{Supervisor, Unit, Units};
 use crate::telemetry::notify::Notify;
-use crate::{events, field, manifests, node, seen};
+use crate::{dmi, events, field, manifests, node, seen};
 
 /// A node that runs.
 pub struct Node {
@@ -115,6 +115,17 @@ impl Node {
                     context.ready();
                     Ok(field::run(field, context.stop).await?)
                 }
+            }
+        }));
+
+        // Mappers in pods that speak gRPC.
+        supervisor.start(Unit::new("dmi", {
+            let run = &config.paths.run;
+            let settings = dmi::Settings { socket: run.join("dmi.sock"), registrations: run.join("dmi-mappers.json") };
+            let (store, bus) = (store.clone(), bus.clone());
+            move |context| {
+                let (settings, store, bus) = (settings.clone(), store.clone(), bus.clone());
+                async move { Ok(dmi::run(&settings, &store, &bus, || context.ready(), context.stop.clone()).await?) }
             }
         }));
 

@@ -8,6 +8,7 @@ mod describe;
 mod error;
 mod get;
 mod image;
+mod modbus;
 mod node;
 mod out;
 pub mod verbs;

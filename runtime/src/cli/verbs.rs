@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::client::Client;
 use super::error::CliError;
 use super::out::Out;
-use super::{apply, completion, describe, get, node};
+use super::{apply, completion, describe, get, modbus, node};
 
 /// How objects are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -105,6 +105,9 @@ pub enum Verb {
     /// Read and write properties of devices.
     #[command(subcommand)]
     Device(node::DeviceVerb),
+    /// Speak Modbus from the bench: scan, read, write, sniff, without the node.
+    #[command(subcommand)]
+    Modbus(Box<modbus::ModbusVerb>),
     /// Manage the images on this node.
     #[command(subcommand)]
     Image(node::ImageVerb),
@@ -167,6 +170,7 @@ pub async fn execute(verb: Verb, socket: &Path, out: &mut Out) -> Result<(), Cli
         }
         Verb::Status { output } => node::status(&client, out, output).await,
         Verb::Device(verb) => node::device(&client, out, verb).await,
+        Verb::Modbus(verb) => modbus::modbus(out, *verb).await,
         Verb::Image(verb) => node::image(&client, out, verb).await,
         Verb::Loglevel { level } => node::log_level(&client, out, level).await,
         Verb::Version { client: only } => node::version(&client, out, only).await,

@@ -1,13 +1,20 @@
 //! `configData` of Modbus devices: KubeEdge's keys, and ours where it has none.
 //!
-//! KubeEdge's Modbus mapper knows `ip`, `port`, `slaveID`, `communicateMode` for the device, and `register`, `offset`,
-//! `limit`, `scale`, `isSwap`, `isRegisterSwap` for a property (kubeedge/mappers-go, `mappers/modbus`). They mean the same
-//! here. The rest is ours and optional.
+//! KubeEdge's Modbus mapper knows `ip`, `port`, `slaveID`, `communicateMode`, and for a serial line `serialPort`, `baudRate`,
+//! `dataBits`, `parity`, `stopBits` for the device, and `register`, `offset`, `limit`, `scale`, `isSwap`, `isRegisterSwap` for
+//! a property (kubeedge/mappers-go, `mappers/modbus`). They mean the same here. The rest is ours and optional. [`Link`] is how
+//! to reach a device, [`visitor`] where its properties are.
 //!
 //! Protocol facts: Modbus Application Protocol V1.1b3 (addresses from 0, at most 125 registers or 2000 bits a read, 123
-//! registers or 1968 bits a write, section 6) and Modbus Messaging on TCP/IP V1.0b (port 502, unit identifier).
+//! registers or 1968 bits a write, section 6), Modbus Messaging on TCP/IP V1.0b (port 502, unit identifier), Modbus over
+//! Serial Line V1.02 (RTU, ASCII, even parity) and Modbus/TCP Security V3.6 (TLS, port 802).
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+pub mod visitor;
+
+pub use visitor::{DataType, Encoding, Packing, Padding, Table, Visitor};
 
 /// `protocol.configData`: how to reach the device.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -16,15 +23,57 @@ pub struct Link {
     /// Host name or address.
     #[serde(default)]
     pub ip: String,
-    /// TCP port; 502 when absent.
-    #[serde(default = "defaults::port")]
-    pub port: u16,
-    /// Unit identifier, 0 to 255; 1 when absent.
-    #[serde(default = "defaults::slave", rename = "slaveID")]
+    /// TCP or UDP port; 502 when absent, 802 with TLS.
+    #[serde(default, deserialize_with = "optional_number")]
+    pub port: Option<u16>,
+    /// Unit identifier, 0 to 255; 1 when absent. On a serial line 1 to 247, and 0 writes to all units.
+    #[serde(default = "defaults::slave", rename = "slaveID", deserialize_with = "number")]
     pub slave_id: u8,
-    /// `TCP`, the only mode so far.
+    /// How it is attached; when absent `RTU` with a `serialPort`, `TLS` with `tls`, otherwise `TCP`.
     #[serde(default)]
-    pub communicate_mode: Mode,
+    pub communicate_mode: Option<Mode>,
+    /// Ours: a second address of the same device, tried when the first cannot be reached, and the other way round.
+    #[serde(default)]
+    pub backup_ip: String,
+    /// Ours: the port at the second address; `port` when absent.
+    #[serde(default, deserialize_with = "optional_number")]
+    pub backup_port: Option<u16>,
+    /// Ours, instead of `ip`: the device calls in here, `address:port`. With `peer` it is known by its address, otherwise by
+    /// answering to its `slaveID`.
+    #[serde(default)]
+    pub listen: String,
+    /// Ours: the IP address the device calls in from.
+    #[serde(default)]
+    pub peer: String,
+    /// Ours: certificates of Modbus/TCP Security.
+    #[serde(default)]
+    pub tls: Option<Tls>,
+    /// Serial device, such as `/dev/ttyUSB0`.
+    #[serde(default)]
+    pub serial_port: String,
+    /// Bits a second; 19200 when absent.
+    #[serde(default = "defaults::baud", deserialize_with = "number")]
+    pub baud_rate: u32,
+    /// 5 to 8; 8 when absent. RTU needs 8.
+    #[serde(default = "defaults::data_bits", deserialize_with = "number")]
+    pub data_bits: u8,
+    /// `none`, `even` (when absent) or `odd`.
+    #[serde(default)]
+    pub parity: Parity,
+    /// 1 (when absent) or 2.
+    #[serde(default = "defaults::stop_bits", deserialize_with = "number")]
+    pub stop_bits: u8,
+    /// Ours: the kernel switches the direction of an RS-485 transceiver.
+    #[serde(default)]
+    pub rs485: Option<Rs485>,
+    /// Ours: the silence between frames on a serial line, in microseconds, 0 to 100000. When absent 3.5 characters, and
+    /// 1750 µs above 19200 bits a second (Modbus over Serial Line V1.02, section 2.5.1.1).
+    #[serde(default)]
+    pub frame_silence: Option<u32>,
+    /// Ours: the pause after a write to all units (`slaveID` 0) on a serial line, in milliseconds, 0 to 10000; 100 when absent
+    /// (section 2.4.1).
+    #[serde(default = "defaults::turnaround")]
+    pub turnaround: u32,
     /// Ours: how long an answer may take, in milliseconds, 1 to 60000; 1000 when absent.
     #[serde(default = "defaults::timeout")]
     pub timeout: u32,
@@ -46,23 +95,140 @@ pub struct Link {
     /// Ours: write single values with functions 15 and 16 as well, for devices that lack 5 and 6.
     #[serde(default)]
     pub write_multiple: bool,
+    /// Ours: write parts of a register with function 22 (mask write) instead of reading it, changing it and writing it.
+    #[serde(default)]
+    pub mask_write: bool,
+    /// Ours: write registers and read them back in one request, function 23.
+    #[serde(default)]
+    pub read_write: bool,
+}
+
+impl Link {
+    /// How the device is attached, also when nobody said it.
+    pub fn mode(&self) -> Mode {
+        self.communicate_mode.unwrap_or(match (self.serial_port.is_empty(), &self.tls) {
+            (false, _) => Mode::Rtu,
+            (true, Some(_)) => Mode::Tls,
+            (true, None) => Mode::Tcp,
+        })
+    }
 }
 
 /// How a Modbus device is attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 pub enum Mode {
     /// Modbus TCP.
-    #[default]
+    #[serde(rename = "TCP")]
     Tcp,
+    /// Modbus TCP's frames in datagrams.
+    #[serde(rename = "UDP")]
+    Udp,
+    /// Modbus/TCP Security.
+    #[serde(rename = "TLS")]
+    Tls,
+    /// A serial line with binary frames.
+    #[serde(rename = "RTU")]
+    Rtu,
+    /// A serial line with frames in hexadecimal.
+    #[serde(rename = "ASCII")]
+    Ascii,
+    /// A serial line behind a converter that passes its bytes over TCP.
+    #[serde(rename = "RTUoverTCP")]
+    RtuOverTcp,
+    /// The same with frames in hexadecimal.
+    #[serde(rename = "ASCIIoverTCP")]
+    AsciiOverTcp,
+}
+
+impl Mode {
+    /// Whether it is a serial device of this machine.
+    pub const fn is_serial(self) -> bool {
+        matches!(self, Mode::Rtu | Mode::Ascii)
+    }
+
+    /// Whether it is a TCP connection, so that a device could call in as well.
+    pub const fn is_tcp(self) -> bool {
+        matches!(self, Mode::Tcp | Mode::RtuOverTcp | Mode::AsciiOverTcp)
+    }
+}
+
+/// Certificates of Modbus/TCP Security: PEM files.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tls {
+    /// The authorities that may have signed the device's certificate.
+    pub ca: String,
+    /// Our certificate with its chain; the specification wants one from both sides.
+    #[serde(default)]
+    pub certificate: String,
+    /// Its private key.
+    #[serde(default)]
+    pub key: String,
+    /// The name in the device's certificate; `ip` when absent.
+    #[serde(default)]
+    pub server_name: String,
+}
+
+/// Parity of a serial line. KubeEdge writes the word, older examples its first letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Parity {
+    /// None.
+    #[serde(alias = "N", alias = "None")]
+    None,
+    /// Even: Modbus' own.
+    #[default]
+    #[serde(alias = "E", alias = "Even")]
+    Even,
+    /// Odd.
+    #[serde(alias = "O", alias = "Odd")]
+    Odd,
+}
+
+/// Direction of an RS-485 transceiver, switched by the kernel's driver (`struct serial_rs485`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Rs485 {
+    /// RTS is low while sending, and high otherwise.
+    pub invert: bool,
+    /// Milliseconds from RTS to the first bit, 0 to 100.
+    pub delay_before: u32,
+    /// Milliseconds from the last bit to RTS, 0 to 100.
+    pub delay_after: u32,
+    /// The receiver stays on while sending.
+    pub receive_during_send: bool,
+}
+
+/// A number, or a text with one, as KubeEdge's examples write it.
+fn optional_number<'de, D: Deserializer<'de>, T: TryFrom<u64>>(from: D) -> Result<Option<T>, D::Error> {
+    let value = serde_json::Value::deserialize(from)?;
+    if value.is_null() {
+        return Ok(None);
+    }
+    let number = value.as_u64().or_else(|| value.as_str().and_then(|t| t.trim().parse().ok()));
+    let fits = number.and_then(|n| T::try_from(n).ok());
+    fits.map(Some).ok_or_else(|| D::Error::custom(format!("{value} is not a number that fits")))
+}
+
+fn number<'de, D: Deserializer<'de>, T: TryFrom<u64>>(from: D) -> Result<T, D::Error> {
+    optional_number(from)?.ok_or_else(|| D::Error::custom("a number is missing"))
 }
 
 mod defaults {
-    pub(super) const fn port() -> u16 {
-        502
-    }
     pub(super) const fn slave() -> u8 {
         1
+    }
+    pub(super) const fn baud() -> u32 {
+        19_200
+    }
+    pub(super) const fn data_bits() -> u8 {
+        8
+    }
+    pub(super) const fn stop_bits() -> u8 {
+        1
+    }
+    pub(super) const fn turnaround() -> u32 {
+        100
     }
     pub(super) const fn timeout() -> u32 {
         1_000
@@ -78,128 +244,5 @@ mod defaults {
     }
     pub(super) const fn bits() -> u16 {
         2_000
-    }
-    pub(super) const fn scale() -> f64 {
-        1.0
-    }
-    pub(super) const fn yes() -> bool {
-        true
-    }
-}
-
-/// `visitors.configData`: where a property is found and how its registers make a value.
-///
-/// Value = raw × `scale` + `bias`. Without `dataType` the model's type and `limit` say what the registers hold:
-///
-/// | type | limit 1 | limit 2 | limit 4 |
-/// |---|---|---|---|
-/// | INT, BOOLEAN | uint16 | uint32 | uint64 |
-/// | FLOAT | uint16, to be scaled | float32 (also without limit) | float64 |
-/// | DOUBLE | uint16, to be scaled | float32 | float64 (also without limit) |
-///
-/// STRING and BYTES take `limit` registers. A BOOLEAN register is true unless it is 0. An INT is rounded after scaling.
-/// A table of bits makes a BOOLEAN or an INT of one bit, or BYTES of `limit` bits, the first in the lowest bit.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Visitor {
-    /// Which of the four tables.
-    pub register: Table,
-    /// The first address, from 0 (as on the wire, not 40001).
-    #[serde(default)]
-    pub offset: u16,
-    /// How many registers (or bits) the value takes; 1 when absent. With `dataType` it may be left out.
-    #[serde(default)]
-    pub limit: u16,
-    /// Factor from raw to value; 1 when absent, never 0.
-    #[serde(default = "defaults::scale")]
-    pub scale: f64,
-    /// Swap the two bytes of each register.
-    #[serde(default)]
-    pub is_swap: bool,
-    /// Reverse the order of the registers.
-    #[serde(default)]
-    pub is_register_swap: bool,
-    /// Ours: what the registers hold. When absent, `limit` and the model's type say it, unsigned as in KubeEdge.
-    #[serde(default)]
-    pub data_type: Option<DataType>,
-    /// Ours: for each byte on the wire, which byte of the big-endian value it is: `AB`, `BA`; `ABCD`, `BADC`, `CDAB`,
-    /// `DCBA`; `ABCDEFGH`, `GHEFCDAB`, `BADCFEHG`, `HGFEDCBA`, or any other order. Instead of the two swaps.
-    #[serde(default)]
-    pub byte_order: Option<String>,
-    /// Ours: added after scaling.
-    #[serde(default)]
-    pub bias: f64,
-    /// Ours: one bit of a register, 0 (least significant) to 15, as a BOOLEAN.
-    #[serde(default)]
-    pub bit: Option<u8>,
-    /// Ours: read what was written and compare; true when absent. For write-only registers say false.
-    #[serde(default = "defaults::yes")]
-    pub read_back: bool,
-}
-
-/// One of Modbus' four tables, by KubeEdge's names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
-pub enum Table {
-    /// Coils: bits, read (1) and written (5, 15).
-    #[serde(rename = "CoilRegister")]
-    Coil,
-    /// Discrete inputs: bits, read only (2).
-    #[serde(rename = "DiscreteInputRegister")]
-    Discrete,
-    /// Holding registers: 16 bits, read (3) and written (6, 16).
-    #[serde(rename = "HoldingRegister")]
-    Holding,
-    /// Input registers: 16 bits, read only (4).
-    #[serde(rename = "InputRegister")]
-    Input,
-}
-
-impl Table {
-    /// Whether it holds single bits.
-    pub const fn is_bits(self) -> bool {
-        matches!(self, Table::Coil | Table::Discrete)
-    }
-
-    /// Whether it can be written.
-    pub const fn is_writable(self) -> bool {
-        matches!(self, Table::Coil | Table::Holding)
-    }
-}
-
-/// What the registers of a value hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DataType {
-    /// Signed, one register.
-    Int16,
-    /// Unsigned, one register.
-    Uint16,
-    /// Signed, two registers.
-    Int32,
-    /// Unsigned, two registers.
-    Uint32,
-    /// Signed, four registers.
-    Int64,
-    /// Unsigned, four registers.
-    Uint64,
-    /// IEEE 754 single precision, two registers.
-    Float32,
-    /// IEEE 754 double precision, four registers.
-    Float64,
-    /// UTF-8 text, `limit` registers, ended by the first zero byte.
-    String,
-    /// Bytes, `limit` registers.
-    Bytes,
-}
-
-impl DataType {
-    /// How many registers it takes; `None` where `limit` says so.
-    pub const fn registers(self) -> Option<u16> {
-        match self {
-            DataType::Int16 | DataType::Uint16 => Some(1),
-            DataType::Int32 | DataType::Uint32 | DataType::Float32 => Some(2),
-            DataType::Int64 | DataType::Uint64 | DataType::Float64 => Some(4),
-            DataType::String | DataType::Bytes => None,
-        }
     }
 }
