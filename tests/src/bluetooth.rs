@@ -14,7 +14,7 @@ use crate::binary::root;
 use crate::pymodbus::{once, run};
 
 /// Far longer than anything should take, also on a loaded machine.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Python with what the Bluetooth tests need, below `.cache`.
 pub fn python() -> PathBuf {

@@ -343,3 +343,16 @@ fn a_node_has_bluetooth_devices_like_any_other() {
     assert!(node.stop().success(), "{}", node.log());
     assert_eq!(double.tell(json!({"op": "state"}))["devices"][LAMP]["connected"], false, "nothing stays connected");
 }
+
+#[test]
+fn the_end_of_the_system_bus_is_survived() {
+    let mut double = Double::start();
+    let mut program = double.program();
+    program.set(&[sensor(json!({}))]);
+    double.advertise_until(&bthome(), || program.device("sensor")["online"] == true);
+    double.end_bus();
+    let lost = program.until("sensor", "lost D-Bus", |d| d["online"] == false);
+    assert!(lost["reason"].as_str().unwrap().contains("D-Bus"), "{lost}");
+    assert_eq!(program.call(json!({"op": "read", "device": "none"})), Err("no such device".to_owned()));
+    program.end();
+}

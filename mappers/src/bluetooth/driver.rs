@@ -130,15 +130,28 @@ impl<R: Radio> Driver<R> {
         }
     }
 
+    /// Why the adapter cannot be used now.
+    fn down(&self) -> Option<String> {
+        match &*self.air.borrow() {
+            Air::Down(why) => Some(why.clone()),
+            Air::Up(_) => None,
+        }
+    }
+
+    /// The adapter is gone: what is known of the device and what still waits to be looked at are from before.
+    fn forget(&mut self) {
+        while self.ear.try_recv().is_ok() {}
+        self.known.forget();
+        self.pending.clear();
+    }
+
     /// Why nothing is known of a device that should be heard.
     fn silence(&mut self) -> AccessError {
-        let why = match &*self.air.borrow_and_update() {
-            Air::Down(why) => why.clone(),
-            Air::Up(_) => match (self.known.refusal, self.known.silent_at(Duration::ZERO)) {
-                (_, None) => "not heard yet".to_owned(),
-                (Some(why), _) => format!("not heard any more; before that: {why}"),
-                (None, _) => format!("not heard for {} s", self.config.offline_after.as_secs()),
-            },
+        let why = match (self.down(), self.known.refusal, self.known.was_heard()) {
+            (Some(why), ..) => why,
+            (None, _, false) => "not heard yet".to_owned(),
+            (None, Some(why), _) => format!("not heard any more; before that: {why}"),
+            (None, None, _) => format!("not heard for {} s", self.config.offline_after.as_secs()),
         };
         self.known.forget();
         AccessError::Disconnected(why)
@@ -308,6 +321,10 @@ impl<R: Radio> device::Driver for Driver<R> {
         self.drain();
         self.pending.retain(|s| !points.contains(&usize::from(s.point)));
         if self.listening.is_some() {
+            if let Some(why) = self.down() {
+                self.forget();
+                return Err(AccessError::Disconnected(why));
+            }
             if !self.known.is_heard(self.config.offline_after, Instant::now()) {
                 return Err(self.silence());
             }
@@ -411,7 +428,7 @@ impl<R: Radio> device::Driver for Driver<R> {
                     };
                     if let Some(why) = why {
                         self.leave();
-                        self.known.forget();
+                        self.forget();
                         return Err(AccessError::Disconnected(why));
                     }
                 }
@@ -425,6 +442,8 @@ impl<R: Radio> device::Driver for Driver<R> {
         loop {
             tokio::select! {
                 heard = self.ear.recv() => match heard {
+                    // From before the adapter was gone.
+                    Some(_) if self.down().is_some() => {}
                     Some(heard) => {
                         self.hear(&heard);
                         // A device that has to be connected is not waited for by its advertisements: it may refuse for ever.

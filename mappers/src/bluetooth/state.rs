@@ -17,10 +17,10 @@ const BEGUN_AGAIN: u32 = 100;
 /// What is known of a device from the air.
 #[derive(Debug)]
 pub struct Known {
-    /// When anything was heard.
+    /// When anything was heard that still counts.
     last: Option<Instant>,
-    /// The same, UTC milliseconds.
-    last_ms: i64,
+    /// Whether anything ever was.
+    heard: bool,
     /// The last value of each point, and when it was told.
     told: Vec<Option<(Value, Instant)>>,
     packet: Option<u32>,
@@ -32,7 +32,7 @@ pub struct Known {
 impl Known {
     /// Nothing heard yet of a device with so many points.
     pub fn new(points: usize) -> Known {
-        Known { last: None, last_ms: 0, told: vec![None; points], packet: None, sealed: None, refusal: None }
+        Known { last: None, heard: false, told: vec![None; points], packet: None, sealed: None, refusal: None }
     }
 
     /// When silence has lasted too long; `None` when nothing was heard yet.
@@ -43,6 +43,11 @@ impl Known {
     /// Whether it has been heard within this time.
     pub fn is_heard(&self, after: Duration, now: Instant) -> bool {
         self.silent_at(after).is_some_and(|at| at > now)
+    }
+
+    /// Whether it was ever heard.
+    pub const fn was_heard(&self) -> bool {
+        self.heard
     }
 
     /// Takes something heard; returns the samples that are to be told.
@@ -83,7 +88,7 @@ impl Known {
     }
 
     fn seen(&mut self, config: &Config, now: Instant, now_ms: i64, samples: &mut Vec<Sample>) {
-        (self.last, self.last_ms) = (Some(now), now_ms);
+        (self.last, self.heard) = (Some(now), true);
         self.tell_all(config, &Source::LastSeen, Value::Int(now_ms), now, samples);
     }
 
@@ -168,9 +173,10 @@ impl Known {
         to.push(good(index, value));
     }
 
-    /// The device went silent: nothing that is known holds any longer.
+    /// The device went silent, or the adapter is gone: nothing that is known holds any longer.
     pub fn forget(&mut self) {
         self.told.fill(None);
+        self.last = None;
         self.packet = None;
     }
 }
