@@ -41,6 +41,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("dbus-tokio", &["mappers/src/bluetooth/bus.rs"]),
     ("flate2", &["runtime/src/images/", "runtime/src/queue/", "runtime/src/store/snapshot.rs"]),
     ("http-body-util", &["runtime/src/api/", "runtime/src/cli", "mappers/src/http/"]),
+    ("h2", &["runtime/src/dmi/"]),
+    ("http", &["runtime/src/dmi/"]),
     ("hyper", &["runtime/src/api/", "runtime/src/cli", "mappers/src/http/"]),
     ("hyper-util", &["runtime/src/api/", "runtime/src/cli", "mappers/src/http/"]),
     // Listed for their version and features only; `log` is also a module of ours.
@@ -53,6 +55,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("netlink-sys", &["runtime/src/engine/"]),
     ("oci-client", &["runtime/src/images/"]),
     ("oci-spec", &["runtime/src/engine/", "runtime/src/images/"]),
+    ("prost", &["runtime/src/dmi/"]),
     ("rumqttc", &["runtime/src/cloud/", "mappers/src/mqtt/"]),
     ("rumqttd", &["runtime/src/bus/"]),
     (

@@ -54,6 +54,9 @@ pub struct PodSpec {
     /// Defaults for every container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub security_context: Option<PodSecurityContext>,
+    /// Secrets of type `kubernetes.io/dockerconfigjson` with which images are pulled.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub image_pull_secrets: Vec<SecretReference>,
     /// Lines added to `/etc/hosts`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub host_aliases: Vec<HostAlias>,
@@ -122,6 +125,14 @@ pub enum RestartPolicy {
     OnFailure,
     /// It stays ended.
     Never,
+}
+
+/// A Secret of the pod's namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretReference {
+    /// Its name.
+    pub name: String,
 }
 
 /// Additional names for an address.

@@ -3,10 +3,10 @@
 //!
 //! What is not on the list fails with `EPERM`; `clone3` with `ENOSYS`, so that C libraries fall back to `clone`, whose flags a
 //! filter can see. Numbers the kernel has learnt since this list was written also fail with `ENOSYS`: programs probe for them.
-//! Another architecture's calls (32-bit programs) end the process.
+//! So do another architecture's: 32-bit programs are not supported, and see an error instead of being killed.
 //!
 //! ```text
-//! architecture? ─ other ─► kill
+//! architecture? ─ other ─► ENOSYS
 //!      │
 //! number ─► a balanced tree of comparisons over the sorted ranges of allowed numbers
 //!      ├─ allowed ─► allow           ├─ clone, socket, personality ─► look at an argument
@@ -27,7 +27,6 @@ const JUMP_AT_LEAST: u16 = 0x35;
 const AND: u16 = 0x54;
 const RETURN: u16 = 0x06;
 const ALLOW: u32 = 0x7fff_0000;
-const KILL: u32 = 0x8000_0000;
 const ERRNO: u32 = 0x0005_0000;
 const EPERM: u32 = ERRNO | 1;
 const ENOSYS: u32 = ERRNO | 38;
@@ -67,7 +66,7 @@ pub fn default_filter(capabilities: u64) -> Vec<Instruction> {
     let mut program = vec![
         op(LOAD, ARCHITECTURE, 0, 0),
         op(JUMP_EQUAL, NATIVE, 1, 0),
-        op(RETURN, KILL, 0, 0),
+        op(RETURN, ENOSYS, 0, 0),
         op(LOAD, NUMBER, 0, 0),
     ];
     program.extend(tree(&ranges));

@@ -2,6 +2,11 @@
 //!
 //! A session is made for a pull and dropped after it: an idle gateway keeps neither connections nor certificates in
 //! memory.
+//!
+//! Blobs are streamed and bounded. Manifests, token replies and error messages are not: oci-client reads such an answer whole
+//! before anybody can measure it, and offers no limit. What bounds them is that a registry has to be named in a pod, an
+//! `image pull` or a mirror, and, without `images.insecure-registries`, to own its certificate; a manifest above the 4 MiB of the
+//! distribution specification is refused afterwards.
 
 use std::error::Error as StdError;
 use std::io;

@@ -17,6 +17,7 @@ mod record;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod tombstones;
 mod watch;
 mod writer;
 

@@ -9,6 +9,7 @@ use edge_model::{Key, Object};
 use tokio::sync::watch as tokio_watch;
 
 use super::snapshot::Snapshot;
+use super::tombstones::{self, Tombstone};
 use super::watch::History;
 use super::writer::{Shared, Signal, Writer};
 use super::{Handle, State, Store, migrate, record, snapshot};
@@ -87,6 +88,11 @@ impl Store {
             restored = snapshot.objects.len();
             objects = restore(&objects, &snapshot, &mut database)?;
         }
+        let deleted = tombstones::read(&snapshot_path.with_extension("deleted")).unwrap_or_else(|error| {
+            tracing::error!(%error, "deletions since the snapshot cannot be read");
+            Vec::new()
+        });
+        forget(&mut objects, &deleted, committed.max(snapshot.version), &mut database)?;
         let highest = objects.values().map(|o| o.metadata.version()).max().unwrap_or(0);
         let version =
             [highest, committed, snapshot.version, ceiling.get().saturating_sub(1)].into_iter().max().unwrap_or(0);
@@ -133,6 +139,32 @@ fn load(database: &mut Database) -> Result<(BTreeMap<Key, Arc<Object>>, usize), 
 fn committed_version(database: &mut Database) -> Result<u64, DiskError> {
     let text = database.get(record::VERSION)?.unwrap_or_default();
     Ok(String::from_utf8_lossy(&text).parse().unwrap_or(0))
+}
+
+/// Takes away what was deleted after `known`, the version of what the objects were read from.
+fn forget(
+    objects: &mut BTreeMap<Key, Arc<Object>>,
+    deleted: &[Tombstone],
+    known: u64,
+    database: &mut Database,
+) -> Result<(), DiskError> {
+    let is_gone = |key: &Key, object: &Object| {
+        let text = key.to_string();
+        deleted.iter().any(|(version, k)| *version > known && *version > object.metadata.version() && *k == text)
+    };
+    if deleted.iter().all(|(version, _)| *version <= known) {
+        return Ok(());
+    }
+    let gone: Vec<Key> = objects.iter().filter(|(k, o)| is_gone(k, o)).map(|(k, _)| k.clone()).collect();
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let changes: Vec<Change> = gone.iter().map(|k| Change::Delete(record::key(k))).collect();
+    database.commit(Purpose::Tidy, &changes)?;
+    for key in gone {
+        objects.remove(&key);
+    }
+    Ok(())
 }
 
 /// Makes the database what the snapshot is.

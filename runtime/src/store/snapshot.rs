@@ -2,8 +2,8 @@
 //! open.
 //!
 //! The file is `EDGEOBJ`, a version byte, the CRC-32 of the rest, and zlib around postcard. It is written some minutes after
-//! a change and at shutdown, so it may lack the last changes and contain what was deleted since; the doors bring their
-//! objects again anyway. Events are left out.
+//! a change and at shutdown, so it may lack the last changes; the doors bring their objects again anyway. What was deleted
+//! since is noted beside it (`tombstones`) before the deletion is acknowledged, and never comes back. Events are left out.
 
 use std::io::{self, Read, Write};
 use std::path::Path;

@@ -118,6 +118,42 @@ async fn a_damaged_database_is_set_aside_and_the_objects_come_back() {
     assert_eq!(aside.count(), 1, "old ones do not pile up");
 }
 
+/// The snapshot is minutes old when the database is lost; what was deleted in these minutes must not come back.
+#[tokio::test]
+async fn what_was_deleted_does_not_come_back_with_the_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    for name in ["a", "b", "c"] {
+        store.create(object(name, 1)).await.unwrap();
+    }
+    // Closing writes the snapshot.
+    store.close().await;
+    let (store, _) = open(dir.path());
+    store.delete(&key("a"), None).await.unwrap();
+    store.delete(&key("b"), None).await.unwrap();
+    store.create(object("b", 2)).await.unwrap();
+    let at_power_cut = dir.path().join("cut");
+    std::fs::create_dir(&at_power_cut).unwrap();
+    for name in ["objects.snapshot", "objects.deleted", "version"] {
+        std::fs::copy(dir.path().join(name), at_power_cut.join(name)).unwrap();
+    }
+    store.close().await;
+    // Of the database nothing is left.
+    let (store, report) = open(&at_power_cut);
+    let names: Vec<_> = store.list(Kind::ConfigMap, None).0.iter().map(|o| o.metadata.name.clone()).collect();
+    assert_eq!((names, report.objects), (vec!["c".to_owned()], 1));
+    store.close().await;
+    // Nor does it later, and the note is gone with the next snapshot.
+    let (store, _) = open(&at_power_cut);
+    assert_eq!(store.get(&key("a")), None);
+    store.create(object("a", 3)).await.unwrap();
+    store.close().await;
+    assert_eq!(std::fs::metadata(at_power_cut.join("objects.deleted")).unwrap().len(), 0);
+    let (store, _) = open(&at_power_cut);
+    assert!(store.get(&key("a")).is_some());
+    store.close().await;
+}
+
 #[tokio::test]
 async fn a_store_of_schema_one_is_migrated_once() {
     let dir = tempfile::tempdir().unwrap();

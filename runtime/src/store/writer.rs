@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::open::Settings;
 use super::snapshot::Snapshot;
+use super::tombstones::{Tombstone, Tombstones};
 use super::{Change, Staged, State, Store, lock, record, snapshot};
 use crate::disk::{self, Ceiling, Database, DiskError, Purpose};
 
@@ -88,6 +89,8 @@ pub(super) struct Writer {
     database: Database,
     ceiling: Ceiling,
     snapshot_path: PathBuf,
+    /// What was deleted since the snapshot.
+    tombstones: Tombstones,
     settings: Settings,
     /// When the first change came that the snapshot lacks.
     unsnapped: Option<Instant>,
@@ -104,7 +107,18 @@ impl Writer {
         snapshot_path: PathBuf,
         settings: Settings,
     ) -> Writer {
-        Writer { shared, database, ceiling, snapshot_path, settings, unsnapped: None, failed: None, commits: 0 }
+        let tombstones = Tombstones::at(snapshot_path.with_extension("deleted"));
+        Writer {
+            shared,
+            database,
+            ceiling,
+            snapshot_path,
+            tombstones,
+            settings,
+            unsnapped: None,
+            failed: None,
+            commits: 0,
+        }
     }
 
     fn run(mut self) {
@@ -144,7 +158,8 @@ impl Writer {
             let closing = state.closing;
             let trial = trial_at.is_some_and(|t| t <= now) && !closing;
             let lazy_due = lazy_at.is_some_and(|t| t <= now) || (closing && !state.lazy.is_empty());
-            let snapshot_due = snapshot_at.is_some_and(|t| t <= now) || (closing && self.unsnapped.is_some());
+            let many = self.unsnapped.is_some() && self.tombstones.are_many();
+            let snapshot_due = many || snapshot_at.is_some_and(|t| t <= now) || (closing && self.unsnapped.is_some());
             if closing && state.staged.is_empty() && !lazy_due {
                 return Turn {
                     staged: Vec::new(),
@@ -215,8 +230,26 @@ impl Writer {
             let visible = lock(&self.shared.state).version;
             changes.push(record::version(newest.max(newest_lazy).max(visible)));
             self.database.commit(purpose, &changes)?;
+            self.note_deletions(staged);
         }
         Ok(purpose)
+    }
+
+    /// Sees to it that no snapshot brings back what has just been deleted.
+    fn note_deletions(&mut self, staged: &[Staged]) {
+        let events = staged.iter().flat_map(|s| &s.event);
+        let gone = events.filter(|e| e.change == Change::Deleted && snapshot::keeps(e.object.kind));
+        let gone: Vec<Tombstone> = gone.map(|e| (e.version, e.object.key().to_string())).collect();
+        if gone.is_empty() {
+            return;
+        }
+        if let Err(error) = self.tombstones.add(&gone) {
+            // Deleting has to work on a full disk. Without a snapshot nothing comes back; there will be another.
+            tracing::warn!(%error, "deletions cannot be noted: the snapshot of the objects goes instead");
+            if let Err(error) = std::fs::remove_file(&self.snapshot_path) {
+                tracing::warn!(%error, "the snapshot of the objects cannot be removed");
+            }
+        }
     }
 
     fn publish(&mut self, staged: Vec<Staged>, purpose: Purpose) {
@@ -281,7 +314,8 @@ impl Writer {
     fn write_snapshot(&mut self, snapshot: &Snapshot) {
         // After an error the next change tries again; there is no hurry.
         self.unsnapped = None;
-        if let Err(error) = snapshot::write(&self.snapshot_path, snapshot) {
+        let written = snapshot::write(&self.snapshot_path, snapshot).and_then(|()| self.tombstones.clear());
+        if let Err(error) = written {
             tracing::warn!(path = %self.snapshot_path.display(), %error, "cannot write the snapshot of the objects");
         }
     }

@@ -111,6 +111,11 @@ fn pod(spec: &PodSpec) -> Checked {
     only("spec.hostIPC", spec.host_ipc.as_ref(), &[false], "pods have their own IPC")?;
     let share = spec.share_process_namespace.as_ref();
     only("spec.shareProcessNamespace", share, &[false], "containers have their own processes")?;
+    for (i, secret) in spec.image_pull_secrets.iter().enumerate() {
+        if !crate::name::is_subdomain(&secret.name) {
+            return Err(error(format!("spec.imagePullSecrets[{i}].name"), format!("{:?} is not a name", secret.name)));
+        }
+    }
     let mut names = BTreeSet::new();
     for (i, v) in spec.volumes.iter().enumerate() {
         volume(&format!("spec.volumes[{i}]"), v)?;

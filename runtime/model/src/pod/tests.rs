@@ -106,6 +106,7 @@ fn errors_name_the_field() {
         ),
         ("/containers/1", json!({"name": "a", "image": "b"}), "spec.containers[1].name", "twice"),
         ("/initContainers", json!([{"name": "a", "image": "b"}]), "spec.containers[0].name", "twice"),
+        ("/imagePullSecrets", json!([{"name": "A"}]), "spec.imagePullSecrets[0].name", "not a name"),
         (&format!("{c}/name"), json!("A"), "spec.containers[0].name", "lower-case"),
         (&format!("{c}/image"), json!(""), "spec.containers[0].image", "image reference"),
         (&format!("{c}/livenessProbes"), json!({}), "spec.containers[0].livenessProbes", "unknown field"),

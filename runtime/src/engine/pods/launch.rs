@@ -23,10 +23,13 @@ use crate::engine::containers::{EngineError, Handle, Request};
 use crate::engine::logs;
 use crate::engine::shim::protocol::FailureKind;
 use crate::engine::volumes::{self, Objects, PodDirs};
-use crate::images::{Error, Image, PullEvent, PullOptions, RootOptions};
+use crate::images::{Credentials, Error, Image, PullEvent, PullOptions, RootOptions};
 
 /// How long a registry may take to say what a tag means now, when the image is here already.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// The key of a Secret that holds a Docker configuration (Kubernetes, "Secrets", `kubernetes.io/dockerconfigjson`).
+const DOCKER_CONFIG: &str = ".dockerconfigjson";
 
 /// A launch under way.
 pub(super) struct Launch {
@@ -128,7 +131,7 @@ impl Launch {
                 tell.notify_one();
             }
         };
-        let options = PullOptions { credentials: None, progress: Some(Arc::new(progress)) };
+        let options = PullOptions { credentials: self.credentials(), progress: Some(Arc::new(progress)) };
         let mut pull = Box::pin(self.ctx.images.pull(reference, options));
         let pulled = match &here {
             None => {
@@ -163,6 +166,30 @@ impl Launch {
                 here.ok_or_else(|| refuse("ErrImagePull", message))
             }
         }
+    }
+
+    /// How to log in to the image's registry, from the first of the pod's `imagePullSecrets` that knows it. One that is not
+    /// there or not right is told, and the pull tried without it, as in Kubernetes.
+    fn credentials(&self) -> Option<Credentials> {
+        let reference = self.container.image.parse().ok()?;
+        let (_, secret) = lookups(&self.ctx, &self.pod.object.metadata.namespace);
+        for name in self.pod.spec.image_pull_secrets.iter().map(|s| s.name.as_str()) {
+            let json = match secret(name) {
+                Ok(Some(mut data)) => data.remove(DOCKER_CONFIG).ok_or_else(|| format!("it has no {DOCKER_CONFIG}")),
+                Ok(None) => Err("not found".to_owned()),
+                Err(error) => Err(error),
+            };
+            let found = json.and_then(|json| Credentials::from_docker_config(&json, &reference).map_err(|e| chain(&e)));
+            match found {
+                Ok(Some(credentials)) => return Some(credentials),
+                Ok(None) => {}
+                Err(why) => {
+                    let message = format!("secret {name:?} is not used to pull {}: {why}", self.container.image);
+                    self.event(EventType::Warning, "FailedToRetrieveImagePullSecret", message);
+                }
+            }
+        }
+        None
     }
 
     fn event(&self, kind: EventType, reason: &'static str, message: String) {

@@ -206,16 +206,16 @@ impl Worker {
         self.pod = Some(Arc::new(Pod { object, spec, hashes, sandbox }));
     }
 
-    /// What waited for a ConfigMap or Secret is tried at once; files of volumes follow.
+    /// What waited for a ConfigMap or Secret is tried at once, an image that needs a Secret too; files of volumes follow.
     fn retry_what_was_missing(&mut self) {
         let now = monotonic_ms();
+        let with_secret = self.pod.as_ref().is_some_and(|p| !p.spec.image_pull_secrets.is_empty());
         if let Sandbox::Failed { retry_at, .. } = &mut self.known.sandbox {
             *retry_at = now;
         }
         for unit in self.known.containers.values_mut() {
-            if let State::Refused { refusal: Refusal { reason: "CreateContainerConfigError", .. }, retry_at } =
-                &mut unit.state
-            {
+            let State::Refused { refusal: Refusal { reason, .. }, retry_at } = &mut unit.state else { continue };
+            if *reason == "CreateContainerConfigError" || (with_secret && *reason == "ErrImagePull") {
                 *retry_at = now;
             }
         }
