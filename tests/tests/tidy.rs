@@ -42,8 +42,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("flate2", &["runtime/src/images/", "runtime/src/queue/", "runtime/src/store/snapshot.rs"]),
     ("http-body-util", &["runtime/src/api/", "runtime/src/cli", "mappers/src/http/"]),
     ("h2", &["runtime/src/dmi/"]),
-    ("http", &["runtime/src/dmi/"]),
-    ("hyper", &["runtime/src/api/", "runtime/src/cli", "mappers/src/http/"]),
+    ("hyper", &["runtime/src/api/", "runtime/src/cli", "runtime/src/dmi/", "mappers/src/http/"]),
     ("hyper-util", &["runtime/src/api/", "runtime/src/cli", "mappers/src/http/"]),
     // Listed for their version and features only; `log` is also a module of ours.
     ("idna_adapter", &[]),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use h2::RecvStream;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use hyper::http::{HeaderMap, HeaderValue, Request, Response};
 use prost::Message;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
