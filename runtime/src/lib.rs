@@ -19,6 +19,7 @@ pub mod field;
 pub mod images;
 pub mod liveness;
 pub mod manifests;
+pub mod modbus_server;
 pub mod node;
 pub mod queue;
 pub mod seen;

@@ -362,6 +362,7 @@ fn visitor(path: &str, v: &ProtocolConfig, protocol: &str) -> Result<(), ObjectE
         mapping(&format!("{path}.configData"), data)?;
         let path = format!("{path}.configData");
         behaviour::report(&path, None, Some(data))?;
+        behaviour::expose(&path, Some(data))?;
         let data = behaviour::protocol_data(data);
         match protocol {
             BLUETOOTH => view::<bluetooth::Visitor>(&path, &data).map(drop)?,

@@ -25,7 +25,7 @@ use crate::queue::Queue;
 use crate::store::Store;
 use crate::supervisor::{Supervisor, Unit, Units};
 use crate::telemetry::notify::Notify;
-use crate::{dmi, events, field, manifests, node, seen};
+use crate::{dmi, events, field, manifests, modbus_server, node, seen};
 
 /// A node that runs.
 pub struct Node {
@@ -126,6 +126,18 @@ impl Node {
             move |context| {
                 let (settings, store, bus) = (settings.clone(), store.clone(), bus.clone());
                 async move { Ok(dmi::run(&settings, &store, &bus, || context.ready(), context.stop.clone()).await?) }
+            }
+        }));
+
+        // Twins as registers, for panels and controllers.
+        supervisor.start(Unit::new("modbus-server", {
+            let (listen, store, commands) = (config.modbus_server, store.clone(), commands.clone());
+            move |context| {
+                let (store, commands) = (store.clone(), commands.clone());
+                async move {
+                    let ready = || context.ready();
+                    Ok(modbus_server::run(listen, &store, &commands, ready, context.stop.clone()).await?)
+                }
             }
         }));
 

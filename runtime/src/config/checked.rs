@@ -93,6 +93,8 @@ pub struct Config {
     pub bus: bus::Settings,
     /// The field.
     pub field: field::Settings,
+    /// Where the node's Modbus server listens; nowhere when `None`.
+    pub modbus_server: Option<SocketAddr>,
     /// The queue to the cloud.
     pub queue: queue::Settings,
     /// The images.
@@ -345,6 +347,7 @@ pub fn check(board: &str, merged: &Merged) -> Result<Config, Vec<Problem>> {
         api: keys.api(),
         bus: keys.bus(),
         field: field::Settings { node_name: node.clone(), ..keys.field() },
+        modbus_server: keys.address("modbus-server.listen"),
         queue: keys.queue(),
         images: keys.images(),
         cloud: keys.cloud(&node),

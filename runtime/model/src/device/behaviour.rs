@@ -23,6 +23,8 @@ use crate::object::ObjectError;
 pub const REPORT: &str = "report";
 /// The key of [`Health`].
 pub const HEALTH: &str = "health";
+/// The key of [`expose`].
+pub const EXPOSE: &str = "expose";
 /// The longest window or age, in milliseconds: one day.
 const LONGEST_MS: u64 = 86_400_000;
 /// The shortest window, in milliseconds.
@@ -83,6 +85,7 @@ pub fn protocol_data(data: &Value) -> Value {
     if let Some(map) = own.as_object_mut() {
         map.remove(REPORT);
         map.remove(HEALTH);
+        map.remove(EXPOSE);
     }
     own
 }
@@ -140,6 +143,24 @@ pub fn health(path: &str, under: Option<&Value>, over: Option<&Value>) -> Result
         }
     }
     Ok(health)
+}
+
+/// Where the node's own Modbus server shows a property: the unit identifier (1 when absent) and, as in a Modbus visitor, the
+/// register. `expose: {unit: 1, register: InputRegister, offset: 10, dataType: float32}` beside the visitor of any protocol.
+///
+/// # Errors
+/// Names the key below `path` that is wrong.
+pub fn expose(path: &str, data: Option<&Value>) -> Result<Option<(u8, super::modbus::Visitor)>, ObjectError> {
+    let Some(mut place) = data.and_then(|d| d.get(EXPOSE)).cloned() else { return Ok(None) };
+    let path = format!("{path}.{EXPOSE}");
+    let unit = match place.as_object_mut().and_then(|map| map.remove("unit")) {
+        None => 1,
+        Some(unit) => match unit.as_u64().and_then(|u| u8::try_from(u).ok()).filter(|u| (1..=247).contains(u)) {
+            Some(unit) => unit,
+            None => return fail(format!("{path}.unit"), format!("{unit} is not between 1 and 247")),
+        },
+    };
+    Ok(Some((unit, view(&path, &place)?)))
 }
 
 #[cfg(test)]

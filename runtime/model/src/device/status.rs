@@ -95,6 +95,14 @@ pub struct Extensions {
     pub requests: u64,
     /// How many of them failed.
     pub errors: u64,
+    /// How many of them were not answered in time.
+    pub timeouts: u64,
+    /// How many of them the device answered with an error of its own.
+    pub exceptions: u64,
+    /// Periods in which nothing was asked because the wire or the device was too slow.
+    pub overruns: u64,
+    /// How often its connection was opened again.
+    pub reconnects: u64,
     /// The last round trip, in microseconds.
     pub round_trip_us: u64,
     /// Readings dropped because the queue did not take them in time.
