@@ -8,6 +8,6 @@ cd "$(dirname "$0")/.."
 need_rust
 command -v cc >/dev/null || need_packages "The build" gcc libc6-dev
 
-# The profile `bench` is the release build without its last and longest step; see Cargo.toml.
-cargo build --profile bench --package edge-runtime
-exec cargo run --quiet --profile bench --package edge-runtime -- demo "$@"
+# A development build: it takes a few minutes the first time, and the tests use the same one.
+cargo build --workspace --bins
+exec "${CARGO_TARGET_DIR:-target}/$(rustc --print host-tuple)/debug/edge-runtime" demo "$@"

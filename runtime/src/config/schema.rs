@@ -227,16 +227,16 @@ pub const KEYS: &[Key] = &[
         "The longest pause before a device that does not answer is asked again.",
     ),
     key(
-        "modbus-server.listen",
-        Rule::Address,
-        None,
-        "Where Modbus TCP clients find what devices expose; nowhere when absent. Modbus has no login: mind who can reach it.",
-    ),
-    key(
         "field.connect-max-ms",
         int(100, 3_600_000, "milliseconds"),
         Some("10000"),
         "The longest pause between attempts to connect.",
+    ),
+    key(
+        "modbus-server.listen",
+        Rule::Address,
+        None,
+        "Where Modbus TCP clients find what devices expose; nowhere when absent. Modbus has no login: mind who can reach it.",
     ),
     key(
         "queue.linger-ms",
