@@ -1,6 +1,6 @@
 //! Resolving a Device against its DeviceModel: what is the same for every protocol.
 
-use edge_model::device::behaviour::protocol_data;
+use edge_model::device::behaviour::{link_data, visitor_data};
 use edge_model::device::{self, AccessMode, Device, DeviceModel, DeviceProperty, ModelProperty};
 use serde::Deserialize;
 use serde_json::Value;
@@ -47,7 +47,7 @@ pub(crate) fn speaks(protocol: &str, device: &Device, model: &DeviceModel) -> Re
 /// `protocol.configData` of a device over the defaults of its model.
 pub(crate) fn link<T: for<'de> Deserialize<'de>>(device: &Device, model: &DeviceModel) -> Result<T, ConfigError> {
     let data = device::merged(model.protocol_config_data.as_ref(), device.protocol.config_data.as_ref());
-    view("spec.protocol.configData", &protocol_data(&data))
+    view("spec.protocol.configData", &link_data(&data))
 }
 
 /// One property of a device with what the model and the visitors say of it.
@@ -72,7 +72,7 @@ pub(crate) fn properties<'a, V: for<'de> Deserialize<'de>>(
         let default = in_model.visitors.as_ref().and_then(|v| v.config_data.as_ref());
         let over = own.visitors.as_ref().and_then(|v| v.config_data.as_ref());
         let path = format!("spec.properties[{i}].visitors.configData");
-        let visitor = view(&path, &protocol_data(&device::merged(default, over)))?;
+        let visitor = view(&path, &visitor_data(&device::merged(default, over)))?;
         Ok((Property { own, model: in_model, visitor, path }, point))
     })
 }

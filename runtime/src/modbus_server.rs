@@ -4,6 +4,7 @@
 //! the store, so that clients see what everybody else sees. A write goes the way of every write: through the field's checks to
 //! the device, with read-back, and is acknowledged when the device has it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::field::{CommandError, Commands};
-use crate::store::{Filter, Store, Watch};
+use crate::store::{Change, Filter, Store, Watch};
 
 /// Writes of clients that wait for the field.
 const WRITES: usize = 16;
@@ -126,17 +127,25 @@ fn show(object: &Object, shown: &[Shown], registers: &Exposed) {
     }
 }
 
-/// Follows the twins until other properties are exposed than before.
+/// Follows the twins until other properties are exposed than before. Most changes are values: what is exposed is looked at only
+/// when somebody wrote a Device or a model.
 async fn follow(store: &Store, watch: &mut Watch, shown: &[Shown], registers: &Exposed) {
+    let mut generations = BTreeMap::new();
     while let Ok(event) = watch.next().await {
-        match event.object.kind {
-            Kind::Device => show(&event.object, shown, registers),
-            Kind::DeviceModel => {}
-            _ => continue,
+        let object = &event.object;
+        if !matches!(object.kind, Kind::Device | Kind::DeviceModel) {
+            continue;
         }
-        let (devices, _) = store.list(Kind::Device, None);
-        if !devices.iter().flat_map(|d| exposed(store, d)).eq(shown.iter().cloned()) {
-            return;
+        let generation = (object.metadata.uid.clone(), object.metadata.generation);
+        let written = generations.insert(object.key(), generation.clone()) != Some(generation);
+        if written || event.change == Change::Deleted {
+            let (devices, _) = store.list(Kind::Device, None);
+            if !devices.iter().flat_map(|d| exposed(store, d)).eq(shown.iter().cloned()) {
+                return;
+            }
+        }
+        if object.kind == Kind::Device {
+            show(object, shown, registers);
         }
     }
 }

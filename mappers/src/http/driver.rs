@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use edge_model::percent;
 use edge_model::reading::{Quality, Value};
 use tokio::time::{Instant, sleep};
 
@@ -108,18 +109,12 @@ impl device::Driver for Driver {
     }
 }
 
-/// A value as it may stand in a URL (RFC 3986, section 2.1).
+/// A value as it may stand in a URL.
 fn escaped(value: &Value) -> Value {
-    let Value::Text(text) = value else { return value.clone() };
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
+    match value {
+        Value::Text(text) => Value::Text(percent::encode(text, percent::is_unreserved)),
+        other => other.clone(),
     }
-    Value::Text(out)
 }
 
 #[cfg(test)]

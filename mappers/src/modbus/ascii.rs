@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::frame::{MAX_ASCII, from_ascii, to_ascii};
+use super::frame::{Answer, MAX_ASCII, from_ascii, to_ascii};
 
 /// Length of the header up to the unit identifier: transaction, protocol, length.
 const HEADER: usize = 6;
@@ -31,14 +31,14 @@ pub struct Ascii<S> {
     transaction: [u8; 2],
     /// What came since the last colon; `None` before it.
     line: Option<Vec<u8>>,
-    /// The answer as Modbus TCP, and how much of it has been read.
-    answer: (Vec<u8>, usize),
+    /// The answer as Modbus TCP.
+    answer: Answer,
 }
 
 impl<S> Ascii<S> {
     /// An adapter for a line or connection.
     pub const fn new(inner: S) -> Ascii<S> {
-        let answer = (Vec::new(), 0);
+        let answer = Answer::new(Vec::new());
         Ascii { inner, request: Vec::new(), outgoing: Vec::new(), transaction: [0; 2], line: None, answer }
     }
 
@@ -54,7 +54,7 @@ impl<S> Ascii<S> {
                     let body = from_ascii(&line.take().unwrap_or_default()).map_err(garbage)?;
                     let length = u16::try_from(body.len()).map_err(|_| garbage("a frame that is too long"))?;
                     let header = [self.transaction, [0, 0], length.to_be_bytes()].concat();
-                    self.answer = ([header, body].concat(), 0);
+                    self.answer = Answer::new([header, body].concat());
                 }
                 (other, Some(line)) => {
                     line.push(other);
@@ -73,12 +73,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Ascii<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
-            let (answer, read) = &mut this.answer;
-            let rest = answer.get(*read..).unwrap_or_default();
-            if !rest.is_empty() {
-                let some = rest.get(..buf.remaining()).unwrap_or(rest);
-                buf.put_slice(some);
-                *read += some.len();
+            if this.answer.give(buf) {
                 return Poll::Ready(Ok(()));
             }
             let mut bytes = [0; 256];
@@ -119,7 +114,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Ascii<S> {
             if let [first, second, ..] = frame.as_slice() {
                 this.transaction = [*first, *second];
             }
-            (this.line, this.answer) = (None, (Vec::new(), 0));
+            (this.line, this.answer) = (None, Answer::default());
             this.outgoing = to_ascii(frame.get(HEADER..).unwrap_or_default());
         }
         Poll::Ready(Ok(buf.len()))

@@ -1,4 +1,30 @@
-//! Frames in hexadecimal (Modbus over Serial Line V1.02, section 2.5.2): `:` unit PDU LRC CR LF.
+//! Frames in hexadecimal (Modbus over Serial Line V1.02, section 2.5.2): `:` unit PDU LRC CR LF; and what our own streams of
+//! frames share.
+
+use tokio::io::ReadBuf;
+
+/// An answer that is handed on piece by piece.
+#[derive(Debug, Default)]
+pub struct Answer {
+    bytes: Vec<u8>,
+    given: usize,
+}
+
+impl Answer {
+    /// A whole answer.
+    pub const fn new(bytes: Vec<u8>) -> Answer {
+        Answer { bytes, given: 0 }
+    }
+
+    /// Hands on what fits; `false` when nothing is left.
+    pub fn give(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+        let rest = self.bytes.get(self.given..).unwrap_or_default();
+        let some = rest.get(..buf.remaining()).unwrap_or(rest);
+        buf.put_slice(some);
+        self.given += some.len();
+        !rest.is_empty()
+    }
+}
 
 /// The longest frame: a colon, 254 bytes and their sum in hexadecimal, CR and LF.
 pub const MAX_ASCII: usize = 1 + 2 * 255 + 2;

@@ -9,6 +9,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UdpSocket;
 
+use super::frame::Answer;
+
 /// The longest frame is 260 bytes (Modbus Messaging on TCP/IP V1.0b, section 3.1); longer datagrams are cut and so refused.
 const MAX_FRAME: usize = 261;
 
@@ -17,13 +19,13 @@ const MAX_FRAME: usize = 261;
 pub struct Datagrams {
     socket: UdpSocket,
     transaction: [u8; 2],
-    answer: (Vec<u8>, usize),
+    answer: Answer,
 }
 
 impl Datagrams {
     /// A stream over a connected socket.
     pub const fn new(socket: UdpSocket) -> Datagrams {
-        Datagrams { socket, transaction: [0; 2], answer: (Vec::new(), 0) }
+        Datagrams { socket, transaction: [0; 2], answer: Answer::new(Vec::new()) }
     }
 }
 
@@ -31,12 +33,7 @@ impl AsyncRead for Datagrams {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
-            let (answer, read) = &mut this.answer;
-            let rest = answer.get(*read..).unwrap_or_default();
-            if !rest.is_empty() {
-                let some = rest.get(..buf.remaining()).unwrap_or(rest);
-                buf.put_slice(some);
-                *read += some.len();
+            if this.answer.give(buf) {
                 return Poll::Ready(Ok(()));
             }
             let mut bytes = [0; MAX_FRAME];
@@ -53,7 +50,7 @@ impl AsyncRead for Datagrams {
             if frame.len() != length {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a datagram of another length")));
             }
-            this.answer = (frame.to_vec(), 0);
+            this.answer = Answer::new(frame.to_vec());
         }
     }
 }
@@ -64,7 +61,7 @@ impl AsyncWrite for Datagrams {
         if let Some(transaction) = buf.first_chunk::<2>() {
             this.transaction = *transaction;
         }
-        this.answer = (Vec::new(), 0);
+        this.answer = Answer::default();
         this.socket.poll_send(cx, buf)
     }
 

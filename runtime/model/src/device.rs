@@ -333,10 +333,15 @@ impl DeviceModel {
             }
             if let Some(v) = &p.visitors {
                 visitor(&at("visitors"), v, &model.protocol)?;
+                if v.config_data.as_ref().is_some_and(|d| d.get(behaviour::EXPOSE).is_some()) {
+                    let path = format!("{}.{}", at("visitors.configData"), behaviour::EXPOSE);
+                    return fail(path, "belongs to a Device: two devices of this model would share the register");
+                }
             }
         }
         if let Some(data) = &model.protocol_config_data {
             mapping("spec.protocolConfigData", data)?;
+            behaviour::health("spec.protocolConfigData", None, Some(data))?;
         }
         Ok(model)
     }
@@ -361,9 +366,9 @@ fn visitor(path: &str, v: &ProtocolConfig, protocol: &str) -> Result<(), ObjectE
     if let Some(data) = &v.config_data {
         mapping(&format!("{path}.configData"), data)?;
         let path = format!("{path}.configData");
-        behaviour::report(&path, None, Some(data))?;
+        behaviour::check_report(&path, data)?;
         behaviour::expose(&path, Some(data))?;
-        let data = behaviour::protocol_data(data);
+        let data = behaviour::visitor_data(data);
         match protocol {
             BLUETOOTH => view::<bluetooth::Visitor>(&path, &data).map(drop)?,
             MODBUS => view::<modbus::Visitor>(&path, &data).map(drop)?,
@@ -395,7 +400,7 @@ impl Device {
             mapping("spec.protocol.configData", data)?;
             let path = "spec.protocol.configData";
             behaviour::health(path, None, Some(data))?;
-            let data = behaviour::protocol_data(data);
+            let data = behaviour::link_data(data);
             match protocol.protocol_name.as_str() {
                 BLUETOOTH => view::<bluetooth::Link>(path, &data).map(drop)?,
                 MODBUS => view::<modbus::Link>(path, &data).map(drop)?,

@@ -15,6 +15,7 @@ pub mod name;
 pub mod node;
 pub mod object;
 pub mod patch;
+pub mod percent;
 pub mod pod;
 pub mod quantity;
 pub mod reading;

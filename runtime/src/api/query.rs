@@ -66,15 +66,7 @@ fn hex(digit: u8) -> Option<u8> {
 
 /// Percent-encodes everything but unreserved characters (RFC 3986, section 2.3).
 pub fn encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
+    edge_model::percent::encode(text, edge_model::percent::is_unreserved)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

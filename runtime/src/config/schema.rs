@@ -312,7 +312,7 @@ pub const KEYS: &[Key] = &[
         "images.gc-high-percent",
         int(1, 100, "percent"),
         Some("85"),
-        "From this use of the state directory's disk on, images that no pod uses are removed, unused for longest first.",
+        "From this use of the state directory's disk on, pulled images that no pod uses are removed, unused for longest first.",
     ),
     key(
         "images.gc-low-percent",

@@ -140,13 +140,7 @@ fn answer(respond: &mut h2::server::SendResponse<Bytes>, result: Result<Vec<u8>,
 
 /// A message as a header may carry it: percent-encoded (PROTOCOL-HTTP2.md, Status-Message).
 fn percent(text: &str) -> HeaderValue {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b' '..=b'$' | b'&'..=b'~' => out.push(char::from(byte)),
-            other => out.push_str(&format!("%{other:02X}")),
-        }
-    }
+    let out = edge_model::percent::encode(text, |byte| byte != b'%' && (b' '..=b'~').contains(&byte));
     HeaderValue::from_str(&out).unwrap_or(HeaderValue::from_static(""))
 }
 

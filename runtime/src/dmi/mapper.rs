@@ -14,7 +14,7 @@ use edge_model::{Key, Kind, Object};
 use super::grpc::{self, Status};
 use super::messages::{DeviceRequest, ModelRequest, RemoveRequest};
 use super::{Registration, convert};
-use crate::store::{Filter, Store};
+use crate::store::{Change, Filter, Store, Watch};
 
 /// The pauses after a call that failed.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -32,7 +32,7 @@ pub(super) fn wanted(store: &Store, protocol: &str) -> (Vec<Arc<Object>>, u64) {
 
 /// As told.
 pub(super) fn told(objects: &[Arc<Object>]) -> Told {
-    objects.iter().map(|o| (o.key(), (o.metadata.uid.clone(), o.metadata.generation))).collect()
+    objects.iter().map(|o| (o.key(), version_of(o))).collect()
 }
 
 /// Follows the store until cancelled.
@@ -44,7 +44,7 @@ pub(super) async fn follow(store: Store, registration: Registration, mut told: T
         match bring(&registration.socket, &objects, &mut told).await {
             Ok(()) => {
                 backoff.reset();
-                changed(watch).await;
+                changed(watch, &registration.protocol, &told).await;
             }
             Err(status) => {
                 tracing::warn!(mapper = %registration.name, "the mapper was not told: {status}");
@@ -54,16 +54,27 @@ pub(super) async fn follow(store: Store, registration: Registration, mut told: T
     }
 }
 
-/// Waits for a change of a model or a device that is not a status.
-async fn changed(mut watch: crate::store::Watch) {
-    loop {
-        match watch.next().await {
-            Ok(event) if matches!(event.object.kind, Kind::Device | Kind::DeviceModel) => return,
-            Ok(_) => {}
-            // Too far behind, or the like: everything is looked at again.
-            Err(_) => return,
+/// Waits for a change the mapper has not been told of. Most changes of devices are statuses, which are none.
+async fn changed(mut watch: Watch, protocol: &str, told: &Told) {
+    // Too far behind, or the like: everything is looked at again.
+    while let Ok(event) = watch.next().await {
+        let object = &event.object;
+        let known = told.get(&object.key());
+        let ours = matches!(object.kind, Kind::Device | Kind::DeviceModel) && convert::protocol(object) == protocol;
+        let news = match known {
+            // It may have got another protocol.
+            Some(version) => event.change == Change::Deleted || !ours || *version != version_of(object),
+            None => ours && event.change != Change::Deleted,
+        };
+        if news {
+            return;
         }
     }
+}
+
+/// What tells one version of what is wanted from another.
+fn version_of(object: &Object) -> (String, u64) {
+    (object.metadata.uid.clone(), object.metadata.generation)
 }
 
 /// Tells the mapper what it does not know, models before their devices and the other way round when they go.
@@ -81,7 +92,7 @@ async fn bring(socket: &Path, objects: &[Arc<Object>], told: &mut Told) -> Resul
         };
     }
     for object in objects {
-        let now = (object.metadata.uid.clone(), object.metadata.generation);
+        let now = version_of(object);
         let before = told.get(&object.key());
         if before == Some(&now) {
             continue;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::decode::Decoder;
 use super::digest::Hashing;
+use super::index::Origin;
 use super::manifest::{
     ConfigFile, Descriptor, Document, MAX_DOCUMENT, MEDIA_CONFIG, MEDIA_LAYER, MEDIA_LAYER_GZIP, Manifest, Parsed,
     choose,
@@ -131,7 +132,7 @@ pub(super) fn install(
     }
     inner.put_document(&found.config)?;
     let digest = inner.put_document(&found.manifest)?;
-    inner.name(&digest, names)?;
+    inner.name(&digest, names, Origin::Imported)?;
     Ok(digest)
 }
 

@@ -25,6 +25,20 @@ pub(super) struct Named {
     pub(super) digest: Digest,
     /// When it got this meaning, UTC milliseconds.
     pub(super) since_ms: i64,
+    /// Where it came from; what an index of before does not say was brought by hand.
+    #[serde(default)]
+    pub(super) origin: Origin,
+}
+
+/// Where an image came from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Origin {
+    /// Brought by hand: nobody but that hand can bring it again, so it is never collected.
+    #[default]
+    Imported,
+    /// Out of a registry, which has it still.
+    Pulled,
 }
 
 impl Index {

@@ -62,7 +62,7 @@ pub use settings::Settings;
 
 use tokio::sync::Semaphore;
 
-use index::{Index, Named};
+use index::{Index, Named, Origin};
 use manifest::{ConfigFile, Document, MAX_DOCUMENT, Manifest, Parsed};
 use tree::Marks;
 
@@ -145,7 +145,8 @@ impl ImageStore {
         let (existing, new) = (existing.to_owned(), new.parse::<Reference>()?);
         self.blocking(move |inner| {
             let image = inner.resolve(&existing)?.ok_or(Error::NotFound(existing))?;
-            inner.name(&image.digest, &[new])?;
+            let origin = if inner.is_imported(&image.digest) { Origin::Imported } else { Origin::Pulled };
+            inner.name(&image.digest, &[new], origin)?;
             inner.image(&image.digest)
         })
         .await
@@ -328,16 +329,17 @@ impl Inner {
     }
 
     /// Makes references mean an image. Everything the image needs is on disk before.
-    fn name(&self, digest: &Digest, references: &[Reference]) -> Result<(), Error> {
+    fn name(&self, digest: &Digest, references: &[Reference], origin: Origin) -> Result<(), Error> {
         let _kept = self.not_collecting();
         let mut index = self.index();
         let mut changed = index.clone();
         for reference in references {
-            let named = Named { digest: *digest, since_ms: crate::clock::now_ms() };
+            let named = Named { digest: *digest, since_ms: crate::clock::now_ms(), origin };
             let old = changed.images.insert(reference.to_string(), named);
-            // A pull that finds nothing new writes nothing to the flash.
+            // A pull that finds nothing new writes nothing to the flash, and what was brought by hand stays that.
             if let Some(old) = old.filter(|o| o.digest == *digest) {
-                changed.images.insert(reference.to_string(), old);
+                let origin = if origin == Origin::Imported { origin } else { old.origin };
+                changed.images.insert(reference.to_string(), Named { origin, ..old });
             }
         }
         if changed == *index {

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::download::{Download, download};
+use super::index::Origin;
 use super::manifest::{ConfigFile, Document, Manifest, Parsed, choose};
 use super::registry::{Session, places};
 use super::unpack::Blob;
@@ -155,7 +156,7 @@ impl Puller<'_> {
             .blocking(move |inner| {
                 inner.put_document(&config_bytes)?;
                 inner.put_document(&bytes)?;
-                inner.name(&digest, &[reference])?;
+                inner.name(&digest, &[reference], Origin::Pulled)?;
                 drop(pinned);
                 // Of two pulls with a layer in common neither may have removed it: the last one does.
                 for layer in blobs {

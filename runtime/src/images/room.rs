@@ -1,9 +1,11 @@
 //! Room on the disk: like kubelet, images that nobody uses go when the disk is fuller than one limit, those unused for longest
-//! first, until it is below another. Source: Kubernetes, "Garbage collection", "Container image lifecycle".
+//! first, until it is below another. Source: Kubernetes, "Garbage collection", "Container image lifecycle". Unlike there, images
+//! that were imported by hand stay: a node without a registry could not get them again.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
+use super::index::Origin;
 use super::{Digest, Error, Image, ImageStore, Inner, disk};
 
 /// What making room has come to.
@@ -73,7 +75,7 @@ impl Inner {
         let young = crate::clock::now_ms() - i64::try_from(self.settings.gc_min_age.as_millis()).unwrap_or(i64::MAX);
         let mut candidates: Vec<(i64, &Image)> = images
             .iter()
-            .filter(|i| !running.contains(&i.digest))
+            .filter(|i| !running.contains(&i.digest) && !self.is_imported(&i.digest))
             .map(|i| (self.uses.get(&i.digest).or(self.since(&i.digest)).unwrap_or(0), i))
             .collect();
         candidates.sort_by_key(|(used, _)| *used);
@@ -95,6 +97,11 @@ impl Inner {
     /// When an image came, by its newest reference.
     fn since(&self, digest: &Digest) -> Option<i64> {
         self.index().images.values().filter(|n| n.digest == *digest).map(|n| n.since_ms).max()
+    }
+
+    /// Whether it was brought by hand under any of its references.
+    pub(super) fn is_imported(&self, digest: &Digest) -> bool {
+        self.index().images.values().any(|n| n.digest == *digest && n.origin == Origin::Imported)
     }
 
     /// Takes every reference of an image away.

@@ -79,13 +79,20 @@ pub struct Health {
     pub online_after: u64,
 }
 
-/// The settings of a protocol without what is not its own.
-pub fn protocol_data(data: &Value) -> Value {
+/// A device's `configData` without what is not its protocol's.
+pub fn link_data(data: &Value) -> Value {
+    without(data, &[HEALTH])
+}
+
+/// A visitor's `configData` without what is not its protocol's.
+pub fn visitor_data(data: &Value) -> Value {
+    without(data, &[REPORT, EXPOSE])
+}
+
+fn without(data: &Value, keys: &[&str]) -> Value {
     let mut own = data.clone();
     if let Some(map) = own.as_object_mut() {
-        map.remove(REPORT);
-        map.remove(HEALTH);
-        map.remove(EXPOSE);
+        map.retain(|key, _| !keys.contains(&key.as_str()));
     }
     own
 }
@@ -100,8 +107,31 @@ pub fn report(path: &str, under: Option<&Value>, over: Option<&Value>) -> Result
     if under.is_none() && over.is_none() {
         return Ok(Report::default());
     }
+    let report = report_part(path, &super::merged(under.as_ref(), over.as_ref()))?;
+    match report.aggregate {
+        Some(_) if report.window < SHORTEST_MS => {
+            let message = format!("an aggregate needs a window of {SHORTEST_MS} to {LONGEST_MS} milliseconds");
+            fail(format!("{path}.{REPORT}.window"), message)
+        }
+        None if report.window > 0 => {
+            let message = "say what the window makes of its readings: min, max, mean or last";
+            fail(format!("{path}.{REPORT}.aggregate"), message)
+        }
+        _ => Ok(report),
+    }
+}
+
+/// Checks the report in one of the two visitors, as far as that can be done without the other.
+///
+/// # Errors
+/// Names the key below `path` that is wrong.
+pub fn check_report(path: &str, data: &Value) -> Result<(), ObjectError> {
+    data.get(REPORT).map_or(Ok(()), |part| report_part(path, part).map(drop))
+}
+
+fn report_part(path: &str, part: &Value) -> Result<Report, ObjectError> {
     let path = format!("{path}.{REPORT}");
-    let report: Report = view(&path, &super::merged(under.as_ref(), over.as_ref()))?;
+    let report: Report = view(&path, part)?;
     let at = |key: &str| format!("{path}.{key}");
     for (key, x, most) in [("deadband", report.deadband, f64::MAX), ("deadbandPercent", report.deadband_percent, 100.0)]
     {
@@ -114,15 +144,7 @@ pub fn report(path: &str, under: Option<&Value>, over: Option<&Value>) -> Result
             return fail(at(key), format!("{ms} is more than {LONGEST_MS} milliseconds"));
         }
     }
-    match report.aggregate {
-        Some(_) if report.window < SHORTEST_MS => {
-            fail(at("window"), format!("an aggregate needs a window of {SHORTEST_MS} to {LONGEST_MS} milliseconds"))
-        }
-        None if report.window > 0 => {
-            fail(at("aggregate"), "say what the window makes of its readings: min, max, mean or last")
-        }
-        _ => Ok(report),
-    }
+    Ok(report)
 }
 
 /// The health of a device out of its `configData`, that of the model first.
@@ -175,7 +197,11 @@ mod tests {
         let both = report("v", Some(&model), Some(&device)).unwrap();
         assert_eq!((both.deadband, both.max_age), (2.5, 5));
         assert_eq!(report("v", None, None), Ok(Report::default()));
-        assert_eq!(protocol_data(&model), json!({"register": "x"}));
+        assert_eq!(visitor_data(&model), json!({"register": "x"}));
+        // Half of it may stand in the model, half in the device.
+        let (half, other) = (json!({"report": {"aggregate": "mean"}}), json!({"report": {"window": 1000}}));
+        assert_eq!(report("v", Some(&half), Some(&other)).unwrap().window, 1000);
+        assert!(check_report("v", &half).is_ok() && check_report("v", &other).is_ok());
         let wrong = [
             (json!({"report": {"deadband": -1}}), "v.report.deadband"),
             (json!({"report": {"deadbandPercent": 101}}), "v.report.deadbandPercent"),

@@ -70,7 +70,7 @@ pub struct ContainerStatus {
     /// How it ended the last time.
     #[serde(skip_serializing_if = "ContainerState::is_empty")]
     pub last_state: ContainerState,
-    /// Whether it runs (and its probe says so); for init containers, whether it ended with 0.
+    /// Whether it runs (there are no probes); for init containers, whether it ended with 0.
     pub ready: bool,
     /// Whether it runs.
     pub started: bool,

@@ -1,4 +1,4 @@
-//! Commands in a running container: probes, `edge-runtime exec`.
+//! Commands in a running container, beside its own program.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
