@@ -40,10 +40,19 @@ const DOORS: &[(&str, &[&str])] = &[
     ("dbus", &["mappers/src/bluetooth/bus.rs"]),
     ("dbus-tokio", &["mappers/src/bluetooth/bus.rs"]),
     ("flate2", &["runtime/src/images/", "runtime/src/queue/", "runtime/src/store/snapshot.rs"]),
-    ("http-body-util", &["runtime/src/api/", "runtime/src/cli", "mappers/src/http/"]),
+    ("http-body-util", &["runtime/src/api/", "runtime/src/cli", "runtime/src/engine/pods/ask.rs", "mappers/src/http/"]),
     ("h2", &["runtime/src/dmi/"]),
-    ("hyper", &["runtime/src/api/", "runtime/src/cli", "runtime/src/dmi/", "mappers/src/http/"]),
-    ("hyper-util", &["runtime/src/api/", "runtime/src/cli", "mappers/src/http/"]),
+    (
+        "hyper",
+        &[
+            "runtime/src/api/",
+            "runtime/src/cli",
+            "runtime/src/dmi/",
+            "runtime/src/engine/pods/ask.rs",
+            "mappers/src/http/",
+        ],
+    ),
+    ("hyper-util", &["runtime/src/api/", "runtime/src/cli", "runtime/src/engine/pods/ask.rs", "mappers/src/http/"]),
     // Listed for their version and features only; `log` is also a module of ours.
     ("idna_adapter", &[]),
     ("log", &["*"]),

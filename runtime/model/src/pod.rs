@@ -10,8 +10,10 @@ use serde_json::Value;
 use crate::quantity::Quantity;
 
 mod check;
+mod check_probe;
 pub mod container;
 pub mod expand;
+pub mod probe;
 pub mod status;
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,12 @@
 //! The node beside its peers, in one run: start, memory, idle work, pods. `cargo xtask bench` runs it on the shipped
 //! executable; docs/BENCHMARKS.md says how to read it.
 //!
-//! `EDGE_BENCH_RUNS` is how often each start is repeated (20), `EDGE_BENCH_WINDOW` how many seconds of idling are watched
-//! (60), `EDGE_BENCH_ONLY` a comma-separated choice of `start`, `memory`, `idle`, `pods`.
+//! `EDGE_BENCH_RUNS` is how often each start is repeated (20; outages a quarter of that), `EDGE_BENCH_WINDOW` how many seconds
+//! of idling are watched (60), `EDGE_BENCH_ONLY` a comma-separated choice of `start`, `memory`, `idle`, `pods`, `link`.
 
 mod idle;
 mod image;
+mod link;
 mod memory;
 mod peers;
 mod pods;
@@ -31,6 +32,9 @@ fn main() {
     }
     if wanted("pods") {
         pods::run(runs);
+    }
+    if wanted("link") {
+        link::run(runs.div_ceil(4));
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Component, Path};
 
 use serde_json::Value;
 
+use super::check_probe;
 use super::container::{Container, EnvFrom, EnvVar, ResourceList, VolumeMount};
 use super::{HostPath, KeyToPath, PodSpec, Volume};
 use crate::name::is_label;
@@ -24,7 +25,7 @@ const CAPABILITIES: &str = "ALL AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPE
     NET_ADMIN NET_BIND_SERVICE NET_BROADCAST NET_RAW PERFMON SETFCAP SETGID SETPCAP SETUID SYSLOG SYS_ADMIN SYS_BOOT \
     SYS_CHROOT SYS_MODULE SYS_NICE SYS_PACCT SYS_PTRACE SYS_RAWIO SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG WAKE_ALARM";
 
-type Checked = Result<(), ObjectError>;
+pub(super) type Checked = Result<(), ObjectError>;
 
 /// Reads and checks the `spec` of a Pod. A field that is null counts as absent, as in Kubernetes.
 ///
@@ -56,7 +57,7 @@ fn without_nulls(value: &Value) -> Value {
     }
 }
 
-fn error(path: impl Into<String>, message: impl Display) -> ObjectError {
+pub(super) fn error(path: impl Into<String>, message: impl Display) -> ObjectError {
     ObjectError { path: path.into(), message: message.to_string() }
 }
 
@@ -71,11 +72,11 @@ fn only<T: PartialEq + Display>(path: &str, given: Option<&T>, allowed: &[T], wh
     }
 }
 
-fn only_text(path: &str, given: Option<&String>, allowed: &[&str], why: &str) -> Checked {
+pub(super) fn only_text(path: &str, given: Option<&String>, allowed: &[&str], why: &str) -> Checked {
     only(path, given.map(String::as_str).as_ref(), allowed, why)
 }
 
-fn within(path: &str, given: Option<u32>, least: u32, most: u32) -> Checked {
+pub(super) fn within(path: &str, given: Option<u32>, least: u32, most: u32) -> Checked {
     match given {
         Some(n) if n < least || n > most => Err(error(path, format!("{n} is out of range: {least} to {most}"))),
         _ => Ok(()),
@@ -130,6 +131,7 @@ fn pod(spec: &PodSpec) -> Checked {
             let path = format!("spec.{list}[{i}]");
             unique(&format!("{path}.name"), &c.name, &mut names)?;
             container(&path, c, spec)?;
+            check_probe::probes(&path, c, list == "initContainers")?;
             host_ports(&path, c, &mut ports)?;
         }
     }

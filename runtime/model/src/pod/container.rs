@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::SeccompProfile;
+use super::probe::{PortRef, Probe};
 use crate::quantity::Quantity;
 
 /// One container of a pod.
@@ -43,6 +44,15 @@ pub struct Container {
     /// Ports, of which `hostPort` opens one on the node.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<ContainerPort>,
+    /// Until it has succeeded, the others wait; its failure ends the container, and the restart policy says what follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub startup_probe: Option<Probe>,
+    /// Its failure ends the container, and the restart policy says what follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub liveness_probe: Option<Probe>,
+    /// Whether the container is ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readiness_probe: Option<Probe>,
     /// Only `/dev/termination-log`, Kubernetes' default: termination messages are not read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub termination_message_path: Option<String>,
@@ -61,6 +71,14 @@ pub struct Container {
 }
 
 impl Container {
+    /// The number of a port that a probe names.
+    pub fn port(&self, port: &PortRef) -> Option<u16> {
+        match port {
+            PortRef::Number(number) => Some(*number),
+            PortRef::Name(name) => self.ports.iter().find(|p| p.name.as_ref() == Some(name)).map(|p| p.container_port),
+        }
+    }
+
     /// The policy as given, or Kubernetes' default: `Always` for the tag `latest` or none, else `IfNotPresent`.
     pub fn pull_policy(&self) -> PullPolicy {
         let last = self.image.rsplit('/').next().unwrap_or("");

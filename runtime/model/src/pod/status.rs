@@ -70,9 +70,9 @@ pub struct ContainerStatus {
     /// How it ended the last time.
     #[serde(skip_serializing_if = "ContainerState::is_empty")]
     pub last_state: ContainerState,
-    /// Whether it runs (there are no probes); for init containers, whether it ended with 0.
+    /// Whether it runs and its readiness probe, if it has one, says so; for init containers, whether it ended with 0.
     pub ready: bool,
-    /// Whether it runs.
+    /// Whether it runs and its startup probe, if it has one, has succeeded.
     pub started: bool,
     /// How often it was started again.
     pub restart_count: u32,

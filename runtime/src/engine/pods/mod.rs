@@ -25,6 +25,7 @@ use crate::events::Recorder;
 use crate::images::ImageStore;
 use crate::store::Store;
 
+mod ask;
 pub mod backoff;
 mod collect;
 pub mod env;
@@ -32,6 +33,7 @@ pub mod files;
 pub mod hash;
 mod launch;
 pub mod plan;
+pub mod probe;
 mod reconcile;
 pub mod record;
 pub mod registry;

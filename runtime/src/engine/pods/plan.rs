@@ -95,6 +95,20 @@ pub struct Unit {
     pub refusals: Backoff,
     /// The digest of its image, once known.
     pub image_id: String,
+    /// What its probes say while it runs.
+    pub health: Health,
+}
+
+/// What the probes of a running container say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Health {
+    /// It has started and is ready; also one without probes.
+    #[default]
+    Ready,
+    /// It has started but is not ready.
+    Unready,
+    /// It has not started yet.
+    Starting,
 }
 
 impl Unit {
@@ -129,6 +143,8 @@ pub enum State {
         kill_at: i64,
         /// Whether SIGKILL was sent.
         killed: bool,
+        /// Whether that is because of a probe: its end is a crash then, whatever it ends with.
+        unhealthy: bool,
     },
     /// It ended.
     Ended(Ended),
@@ -168,6 +184,8 @@ pub struct Ended {
     pub wait: i64,
     /// When it may be started again.
     pub retry_at: i64,
+    /// Whether it was ended because of a probe; such a container is started again even after it has ended with 0.
+    pub unhealthy: bool,
 }
 
 /// Why a container could not be launched.
@@ -312,14 +330,14 @@ fn start_again_at(wanted: Wanted<'_>, container: &Container, end: &Ended) -> Opt
     if init && end.exit_code == 0 {
         return Some(0);
     }
-    is_restarted(wanted.spec.restart_policy, init, end.exit_code).then_some(end.retry_at)
+    is_restarted(wanted.spec.restart_policy, init, end.exit_code, end.unhealthy).then_some(end.retry_at)
 }
 
-/// Whether a container that ended with this code is started again by policy.
-pub fn is_restarted(policy: RestartPolicy, init: bool, exit_code: i32) -> bool {
+/// Whether a container that ended with this code, or was ended because of a probe, is started again by policy.
+pub fn is_restarted(policy: RestartPolicy, init: bool, exit_code: i32, unhealthy: bool) -> bool {
     match policy {
         RestartPolicy::Always => !(init && exit_code == 0),
-        RestartPolicy::OnFailure => exit_code != 0,
+        RestartPolicy::OnFailure => unhealthy || exit_code != 0,
         RestartPolicy::Never => false,
     }
 }

@@ -8,10 +8,13 @@ use edge_model::pod::{Container, RestartPolicy};
 use edge_model::time::rfc3339;
 
 use super::backoff::Backoff;
-use super::plan::{Ended, Known, Sandbox, State, Unit, Wanted, is_over, is_restarted};
+use super::plan::{Ended, Health, Known, Sandbox, State, Unit, Wanted, is_over, is_restarted};
 
 #[cfg(test)]
 mod tests;
+
+/// Kubernetes' reason for a container that waits for its next start after a crash.
+const CRASH_LOOP: &str = "CrashLoopBackOff";
 
 /// What a status needs beside the plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -108,7 +111,7 @@ fn container(c: &Container, known: &Known, init: bool, initialized: bool) -> Con
         }
         State::Ended(end) if end.wait > 0 => {
             let message = format!("back-off of {} s before the next start", end.wait / 1000);
-            (ContainerState::waiting("CrashLoopBackOff", &message), terminated(end))
+            (ContainerState::waiting(CRASH_LOOP, &message), terminated(end))
         }
         State::Ended(end) => (terminated(end), last),
     };
@@ -123,8 +126,8 @@ fn container(c: &Container, known: &Known, init: bool, initialized: bool) -> Con
         name: c.name.clone(),
         state,
         last_state,
-        ready: if init { done } else { running },
-        started: running,
+        ready: if init { done } else { running && unit.health == Health::Ready },
+        started: running && unit.health != Health::Starting,
         restart_count: unit.restarts,
         image: c.image.clone(),
         image_id: unit.image_id.clone(),
@@ -198,6 +201,11 @@ fn recall_unit(c: &ContainerStatus, init: bool, policy: RestartPolicy, now: i64,
     if let Some(running) = &c.state.running {
         let id = c.container_id.strip_prefix("edge://").unwrap_or("").to_owned();
         unit.state = State::Ended(lost(id, &running.started_at, now));
+        unit.health = match (c.started, c.ready) {
+            (false, _) => Health::Starting,
+            (true, false) => Health::Unready,
+            (true, true) => Health::Ready,
+        };
         unit.last = ended(&c.last_state);
         return unit;
     }
@@ -205,7 +213,9 @@ fn recall_unit(c: &ContainerStatus, init: bool, policy: RestartPolicy, now: i64,
     let (current, last) = (ended(&c.state), ended(&c.last_state));
     let (current, last) = if current.is_some() { (current, last) } else { (last, None) };
     let Some(mut end) = current else { return unit };
-    if is_restarted(policy, init, end.exit_code) {
+    // What waits in a crash loop after an end with 0 was ended because of a probe.
+    end.unhealthy = c.state.waiting.as_ref().is_some_and(|w| w.reason == CRASH_LOOP);
+    if is_restarted(policy, init, end.exit_code, end.unhealthy) {
         unit.crashes = Backoff::resume(c.restart_count, end.finished_at, now);
         end.wait = unit.crashes.failed(0);
         // Never longer than the back-off itself, whatever the clock has done meanwhile.
@@ -229,6 +239,7 @@ fn lost(id: String, started_at: &str, now: i64) -> Ended {
         finished_at: now,
         wait: 0,
         retry_at: 0,
+        unhealthy: false,
     }
 }
 
@@ -245,5 +256,6 @@ fn read_terminated(end: &Terminated, now: i64) -> Ended {
         finished_at: time(&end.finished_at).min(now),
         wait: 0,
         retry_at: 0,
+        unhealthy: false,
     }
 }

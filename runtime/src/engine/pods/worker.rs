@@ -12,8 +12,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::ask::Outcome;
 use super::launch::{Launched, NotLaunched, chain, make_volumes};
 use super::plan::{self, Action, Goal, Known, Refusal, Sandbox, State, Wanted};
+use super::probe::Which;
 use super::record::{ContainerRecord, SandboxRecord};
 use super::report::{self, Facts};
 use super::{Context, hash, monotonic_ms};
@@ -22,9 +24,12 @@ use crate::engine::containers::{End, Handle};
 use crate::engine::volumes::PodDirs;
 
 mod news;
+mod probing;
 mod recall;
 mod steps;
 mod tell;
+
+use probing::Probing;
 
 /// How long to wait before something of our own (a status, a removal) is tried again, in milliseconds.
 const AGAIN: i64 = 10_000;
@@ -50,6 +55,7 @@ pub(super) struct Pod {
 enum Happened {
     Launched { container: String, hash: String, restarts: u32, result: Result<Launched, NotLaunched> },
     Exited { container: String, id: String, end: End },
+    Probed { container: String, id: String, which: Which, outcome: Outcome },
     Measured(Option<String>),
     Cleaned,
 }
@@ -75,6 +81,8 @@ pub(super) struct Worker {
     /// The containers that run.
     handles: BTreeMap<String, (Handle, ContainerRecord)>,
     launching: BTreeMap<String, Launching>,
+    /// The probes of the containers that run.
+    probing: BTreeMap<String, Probing>,
     /// Containers that have ended, kept until that is in the status.
     ended: Vec<Handle>,
     jobs: JoinSet<Happened>,
@@ -103,6 +111,7 @@ impl Worker {
             facts: Facts::default(),
             handles: BTreeMap::new(),
             launching: BTreeMap::new(),
+            probing: BTreeMap::new(),
             ended: Vec::new(),
             jobs: JoinSet::new(),
             status: PodStatus::default(),
@@ -119,15 +128,16 @@ impl Worker {
         self.note_ends();
         loop {
             let Some(wake) = self.act().await else { return };
+            let probe = self.probe();
             self.report().await;
             self.clean();
             self.measure();
-            let wake = [wake, self.again_at, self.measure_at].into_iter().flatten().min();
+            let wake = [wake, probe, self.again_at, self.measure_at].into_iter().flatten().min();
             let sleep = wake.map(|at| u64::try_from(at - monotonic_ms()).unwrap_or(0)).map(Duration::from_millis);
             tokio::select! {
                 changed = self.desired.changed() => if changed.is_err() { return },
                 Some(happened) = self.jobs.join_next() => match happened {
-                    Ok(happened) => self.happened(happened),
+                    Ok(happened) => self.happened(happened).await,
                     Err(error) => tracing::error!(uid = self.uid, %error, "work on a pod has panicked"),
                 },
                 () = sleep_for(sleep) => {}

@@ -55,7 +55,7 @@ fn running(hash: &str) -> State {
 }
 
 fn stopping(kill_at: i64, killed: bool) -> State {
-    State::Stopping { process: Process::default(), kill_at, killed }
+    State::Stopping { process: Process::default(), kill_at, killed, unhealthy: false }
 }
 
 fn ended(exit_code: i32, retry_at: i64) -> State {

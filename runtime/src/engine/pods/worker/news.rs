@@ -4,7 +4,7 @@ use edge_model::event::EventType;
 use edge_model::pod::RestartPolicy;
 
 use super::super::launch::{Launched, NotLaunched};
-use super::super::plan::{self, Ended, Process, Refusal, Sandbox, State};
+use super::super::plan::{self, Ended, Health, Process, Refusal, Sandbox, State};
 use super::super::{monotonic_ms, record};
 use super::{EVICTED, Happened, Worker};
 use crate::clock::now_ms;
@@ -15,12 +15,13 @@ use crate::engine::shim::protocol::{FailureKind, Reason};
 const SOON: i64 = 1_000;
 
 impl Worker {
-    pub(super) fn happened(&mut self, happened: Happened) {
+    pub(super) async fn happened(&mut self, happened: Happened) {
         match happened {
             Happened::Launched { container, hash, restarts, result } => {
                 self.launched(&container, &hash, restarts, result)
             }
             Happened::Exited { container, id, end } => self.exited(&container, &id, &end),
+            Happened::Probed { container, id, which, outcome } => self.probed(&container, &id, which, outcome).await,
             Happened::Measured(Some(message)) => {
                 self.event(EventType::Warning, EVICTED, message.clone());
                 self.facts.failed = Some((EVICTED.to_owned(), message));
@@ -45,6 +46,7 @@ impl Worker {
                 unit.restarts = restarts;
                 unit.image_id.clone_from(&record.image_id);
                 unit.refusals.reset();
+                unit.health = Health::Starting;
                 let started_at = handle.running().map_or_else(now_ms, |r| r.started_ms);
                 unit.state = State::Running(Process { id: record.id.clone(), hash: hash.to_owned(), started_at });
                 self.measure_at = None;
@@ -66,7 +68,7 @@ impl Worker {
                 unit.image_id = image_id;
                 let init =
                     self.pod.as_ref().is_some_and(|p| p.spec.init_containers.iter().any(|c| c.name == container));
-                let wait = if plan::is_restarted(policy, init, exit_code) { unit.crashes.failed(0) } else { 0 };
+                let wait = if plan::is_restarted(policy, init, exit_code, false) { unit.crashes.failed(0) } else { 0 };
                 let finished_at = now_ms();
                 unit.state = State::Ended(Ended {
                     hash: hash.to_owned(),
@@ -91,9 +93,9 @@ impl Worker {
         let policy = self.policy();
         let init = self.pod.as_ref().is_some_and(|p| p.spec.init_containers.iter().any(|c| c.name == container));
         let Some(unit) = self.known.containers.get_mut(container) else { return };
-        let (process, stopping) = match &unit.state {
-            State::Running(process) if process.id == id => (process.clone(), false),
-            State::Stopping { process, .. } if process.id == id => (process.clone(), true),
+        let (process, stopping, unhealthy) = match &unit.state {
+            State::Running(process) if process.id == id => (process.clone(), false, false),
+            State::Stopping { process, unhealthy, .. } if process.id == id => (process.clone(), !unhealthy, *unhealthy),
             _ => return,
         };
         if let End::Failed(failure) = end
@@ -106,8 +108,9 @@ impl Worker {
             return;
         }
         let mut ended = describe(&process, end);
+        ended.unhealthy = unhealthy;
         let ran = ended.finished_at - ended.started_at;
-        if !stopping && plan::is_restarted(policy, init, ended.exit_code) {
+        if !stopping && plan::is_restarted(policy, init, ended.exit_code, unhealthy) {
             ended.wait = unit.crashes.failed(ran);
         }
         ended.retry_at = monotonic_ms() + ended.wait;

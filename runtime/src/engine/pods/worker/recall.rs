@@ -1,6 +1,6 @@
 //! What an earlier runtime has left of a pod is found and taken over.
 
-use super::super::plan::{Process, Sandbox, State};
+use super::super::plan::{Health, Process, Sandbox, State};
 use super::super::record::{self, ContainerRecord, SandboxRecord};
 use super::super::{monotonic_ms, report};
 use super::{DEADLINE, EVICTED, Happened, Worker};
@@ -69,6 +69,7 @@ impl Worker {
             && before.id != id
         {
             unit.last = Some(before);
+            unit.health = Health::Starting;
         }
         tracing::info!(id, running = handle.end().is_none(), "a container of an earlier runtime is taken over");
         self.follow(container, handle, record);

@@ -106,11 +106,18 @@ impl Worker {
 
     pub(super) async fn terminate(&mut self, container: &str) {
         let grace = self.pod.as_ref().map_or(self.record.grace, |p| p.spec.grace());
+        self.stop(container, grace, false).await;
+    }
+
+    /// Asks a container to end; SIGKILL follows after `grace` seconds.
+    pub(super) async fn stop(&mut self, container: &str, grace: u32, unhealthy: bool) {
         let Some(unit) = self.known.containers.get_mut(container) else { return };
         let State::Running(process) = unit.state.clone() else { return };
         let kill_at = monotonic_ms() + i64::from(grace) * 1000;
-        unit.state = State::Stopping { process, kill_at, killed: false };
-        self.container_event(container, EventType::Normal, "Killing", "stopping the container");
+        unit.state = State::Stopping { process, kill_at, killed: false, unhealthy };
+        if !unhealthy {
+            self.container_event(container, EventType::Normal, "Killing", "stopping the container");
+        }
         if grace == 0 {
             return;
         }
