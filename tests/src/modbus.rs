@@ -94,7 +94,8 @@ impl Mapper {
 /// A resolved device: its link keys, and its properties as `(name, type, visitor keys)`.
 pub fn config(name: &str, link: Json, properties: &[(&str, &str, Json)]) -> Config {
     let in_model: Vec<Json> = properties.iter().map(|(n, t, _)| model_property(n, t, "ReadWrite")).collect();
-    let read_only = |t: &Json| t["register"] == "InputRegister" || t["register"] == "DiscreteInputRegister";
+    let tables = ["InputRegister", "DiscreteInputRegister", "DeviceIdentification"];
+    let read_only = |t: &Json| t["register"].as_str().is_some_and(|table| tables.contains(&table));
     let in_model: Vec<Json> = in_model
         .into_iter()
         .zip(properties)

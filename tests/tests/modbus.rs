@@ -11,6 +11,25 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config as Runs, TestRunner};
 use serde_json::{Value as Json, json};
 
+/// What a device says of itself (function 43/14), beside its registers; what it does not say is invalid, not missing.
+#[tokio::test]
+async fn the_identification_is_read_as_properties() {
+    let server = pymodbus::Server::start(json!([{"unit": 7, "holding": [[0, [1]]]}]));
+    let object = |number: u16| json!({"register": "DeviceIdentification", "offset": number});
+    let properties = [
+        ("vendor", "STRING", object(0)),
+        ("revision", "STRING", object(2)),
+        ("model", "STRING", object(5)),
+        ("speed", "INT", json!({"register": "HoldingRegister", "offset": 0})),
+    ];
+    let mut mapper = Mapper::start(vec![config("d", json!({"port": server.port, "slaveID": 7}), &properties)]);
+    let readings = mapper.read(0).await.unwrap();
+    assert_eq!(value(&readings, "vendor"), Some(Value::Text("Acme".into())));
+    assert_eq!(value(&readings, "revision"), Some(Value::Text("1.2".into())));
+    assert_eq!(value(&readings, "speed"), Some(Value::Int(1)));
+    assert_eq!((value(&readings, "model"), quality(&readings, "model")), (None, Quality::Invalid));
+}
+
 /// Every table and type, read from pymodbus and written with read-back.
 #[tokio::test]
 async fn every_table_and_type_with_pymodbus() {

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use edge_model::device::modbus::{Link, Table, Visitor};
 use edge_model::device::{Device, DeviceModel, MODBUS};
+use edge_model::reading::{Quality, Value};
 
 use super::decode::Codec;
 use super::endpoint::Endpoint;
-use super::plan::Limits;
-use crate::Profile;
+use super::link::Payload;
+use super::plan::{Limits, Span};
 use crate::resolve::{self, ConfigError, fail};
+use crate::{Profile, Sample};
 
 /// Longest time-out, in milliseconds.
 const MAX_TIMEOUT_MS: u32 = 60_000;
@@ -77,6 +79,27 @@ impl Config {
     /// section 2.1).
     pub fn is_broadcast(&self) -> bool {
         self.unit == 0 && self.endpoint.line().is_some()
+    }
+
+    /// The samples of some points in the answer to a read of a span.
+    pub fn samples(&self, points: &[u16], span: Span, payload: &Payload) -> Vec<Sample> {
+        points.iter().filter_map(|point| self.sample(*point, span, payload)).collect()
+    }
+
+    fn sample(&self, point: u16, span: Span, payload: &Payload) -> Option<Sample> {
+        let register = self.registers.get(usize::from(point))?;
+        let from = usize::from(register.address.checked_sub(span.address)?);
+        let to = from + usize::from(register.count);
+        let value = match payload {
+            Payload::Registers(r) => r.get(from..to).and_then(|r| register.codec.decode(r).ok()),
+            Payload::Bits(b) => b.get(from..to).and_then(|b| register.codec.decode_bits(b).ok()),
+            Payload::Objects(o) => {
+                o.iter().find(|(id, _)| u16::from(*id) == register.address).map(|(_, text)| Value::Text(text.clone()))
+            }
+        };
+        let value = value.filter(|v| self.profile.points.get(usize::from(point)).is_some_and(|p| p.allows(v)));
+        let quality = if value.is_some() { Quality::Good } else { Quality::Invalid };
+        Some(Sample { point, quality, value })
     }
 }
 

@@ -55,7 +55,7 @@ impl Codec {
                 }
                 Ok(Value::Text(serde_json::Value::Object(object).to_string()))
             }
-            Raw::Bits => Err("bits in registers"),
+            Raw::Bits | Raw::Object => Err("bits or texts in registers"),
         }
     }
 

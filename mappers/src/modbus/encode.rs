@@ -75,7 +75,7 @@ impl Codec {
                 Ok(Encoded::Masked { masks: self.scattered(mask, count), values })
             }
             (Raw::Struct(fields), Value::Text(text)) => structure(fields, text, count),
-            (Raw::Text(_) | Raw::Struct(_), _) => Err(wrong("text")),
+            (Raw::Text(_) | Raw::Struct(_) | Raw::Object, _) => Err(wrong("text")),
             (Raw::Bytes(_), _) => Err(wrong("bytes")),
         }
     }

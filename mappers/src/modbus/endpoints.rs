@@ -128,6 +128,7 @@ impl Modbus {
             out: self.out.clone(),
             clock: self.clock,
             pauses: self.pauses,
+            kept: None,
         };
         self.tasks.spawn(poller.run());
         self.endpoints.insert(endpoint, Handle { wanted, inbox });

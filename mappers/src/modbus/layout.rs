@@ -1,7 +1,7 @@
 //! What a visitor says of its registers, resolved: what they hold, in which order, with which factor.
 
 use edge_model::device::PropertyType;
-use edge_model::device::modbus::{DataType, Visitor};
+use edge_model::device::modbus::{DataType, Table, Visitor};
 use serde_json::Value as Json;
 
 use super::decode::Codec;
@@ -21,6 +21,8 @@ pub(super) enum Raw {
     Text(Text),
     Bytes(Text),
     Struct(Vec<Field>),
+    /// A text of the identification.
+    Object,
 }
 
 /// One value of a struct.
@@ -95,7 +97,7 @@ impl Codec {
             Raw::Text(_) | Raw::Bytes(_) => (None, false),
             Raw::Struct(fields) => (fields.iter().map(|f| f.at + f.count).max(), false),
             Raw::Bits if as_type == PropertyType::Bytes => (None, false),
-            Raw::Bits => (Some(1), false),
+            Raw::Bits | Raw::Object => (Some(1), false),
         };
         let count = match (natural, v.limit) {
             (Some(n), 0) => n,
@@ -147,7 +149,7 @@ fn names(v: &Visitor, raw: &Raw, as_type: PropertyType) -> Result<Vec<(i128, Str
     let whole = match raw {
         Raw::Number(t) => !t.is_float(),
         Raw::Bit(_) | Raw::Bits => true,
-        Raw::Text(_) | Raw::Bytes(_) | Raw::Struct(_) => false,
+        Raw::Text(_) | Raw::Bytes(_) | Raw::Struct(_) | Raw::Object => false,
     };
     if as_type != PropertyType::String || !whole {
         return Err("enum is for a STRING of whole numbers".to_owned());
@@ -169,6 +171,13 @@ fn raw(v: &Visitor, as_type: PropertyType) -> Result<Raw, String> {
     let named = as_type == P::String && !v.names.is_empty();
     if !v.fields.is_empty() && v.data_type != Some(DataType::Struct) {
         return Err("fields are for dataType struct".to_owned());
+    }
+    if v.register == Table::Identification {
+        return match (as_type, v.data_type, v.bit) {
+            _ if v.offset > 255 => Err(format!("offset {} is not an object, 0 to 255", v.offset)),
+            (P::String, None, None) => Ok(Raw::Object),
+            _ => Err("the identification holds STRING, without dataType and bit".to_owned()),
+        };
     }
     if v.register.is_bits() {
         return match (as_type, v.data_type, v.bit) {

@@ -57,6 +57,8 @@ pub enum Payload {
     Registers(Vec<u16>),
     /// Of coils or discrete inputs.
     Bits(Vec<bool>),
+    /// Of the identification: those objects that the device has, by their numbers.
+    Objects(Vec<(u8, String)>),
 }
 
 /// The connection to one endpoint.
@@ -113,6 +115,9 @@ impl Link {
             Table::Discrete => Request::ReadDiscreteInputs(address, count),
             Table::Holding => Request::ReadHoldingRegisters(address, count),
             Table::Input => Request::ReadInputRegisters(address, count),
+            Table::Identification => {
+                return self.identify(to, u8::try_from(address).unwrap_or(u8::MAX)).await.map(Payload::Objects);
+            }
         };
         let length = usize::from(count);
         match self.call(to, request).await? {
@@ -180,15 +185,17 @@ impl Link {
     }
 
     /// What the device says of itself (function 43/14): objects by their number, 0 the vendor, 1 the product code, 2 the
-    /// revision, from 3 on the device's own (section 6.21).
+    /// revision, up to 6 as the specification says, from 128 on the device's own (section 6.21). Those from `first` on; the
+    /// device's own only when `first` is one of them.
     ///
     /// # Errors
     /// Any [`Fault`]; most devices answer exception 1.
-    pub async fn identify(&mut self, to: &Config) -> Result<Vec<(u8, String)>, Fault> {
-        let (mut all, mut next) = (Vec::new(), 0);
+    pub async fn identify(&mut self, to: &Config, first: u8) -> Result<Vec<(u8, String)>, Fault> {
+        let (mut all, mut next) = (Vec::new(), first);
+        let code = if first < 0x80 { ReadCode::Regular } else { ReadCode::Extended };
         // Each answer holds at least one of 256 objects; nobody has so many.
         for _ in 0..16 {
-            let request = Request::ReadDeviceIdentification(ReadCode::Regular, next);
+            let request = Request::ReadDeviceIdentification(code, next);
             let Response::ReadDeviceIdentification(answer) = self.call(to, request).await? else {
                 return Err(self.garbage("another answer than an identification"));
             };

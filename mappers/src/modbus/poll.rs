@@ -14,7 +14,7 @@ use super::plan::{Request, Span};
 use super::unit::Unit;
 use crate::backoff::Backoff;
 use crate::port::{Command, What};
-use crate::{AccessError, Batch, Sample};
+use crate::{AccessError, Batch, Sample, Stats};
 
 /// See the module.
 pub(super) struct Poller {
@@ -25,12 +25,39 @@ pub(super) struct Poller {
     pub(super) out: mpsc::Sender<Batch>,
     pub(super) clock: fn() -> i64,
     pub(super) pauses: Pauses,
+    /// The answer to the last request of a poll. Its samples are made while the next request is under way.
+    pub(super) kept: Option<Answer>,
+}
+
+/// An answer with what is needed to make a batch of it.
+pub(super) struct Answer {
+    config: Arc<Config>,
+    /// The points that were asked for.
+    points: Vec<u16>,
+    span: Span,
+    payload: Payload,
+    time_ms: i64,
+    stats: Stats,
+}
+
+impl Answer {
+    fn batch(&self) -> Batch {
+        Batch {
+            device: Arc::clone(&self.config.profile),
+            time_ms: self.time_ms,
+            samples: self.config.samples(&self.points, self.span, &self.payload),
+            link: crate::Link::Online,
+            stats: self.stats,
+        }
+    }
 }
 
 /// What became of one read.
 enum Step {
-    /// It is done and its samples are sent.
-    Done,
+    /// It is answered.
+    Answered(Answer),
+    /// It is refused for good, and that is told.
+    Refused,
     /// It was refused as a whole: ask for its halves.
     Halves([Request; 2]),
     /// The device does not answer.
@@ -43,6 +70,9 @@ impl Poller {
         loop {
             let now = Instant::now();
             let next = self.next(now);
+            if next.is_none_or(|(at, _)| at > now) {
+                self.deliver().await;
+            }
             let due = async {
                 match next {
                     // Without the timer, whose grain is a millisecond.
@@ -61,7 +91,10 @@ impl Poller {
                     Ok(()) => self.reconcile(),
                     Err(_) => return,
                 },
-                Some(command) = self.inbox.recv() => self.command(command).await,
+                Some(command) = self.inbox.recv() => {
+                    self.deliver().await;
+                    self.command(command).await;
+                }
                 unit = due => self.poll(unit).await,
             }
         }
@@ -93,40 +126,56 @@ impl Poller {
         let Some(unit) = self.units.get_mut(index) else { return };
         let Some(request) = unit.next_request(Instant::now()) else { return };
         let due = unit.due();
-        let step = self.step(index, request, &due, None).await;
+        let (config, start) = (Arc::clone(&unit.config), Instant::now());
+        let kept = self.kept.take();
+        // Sends the request, makes the samples of the answer before, waits for this one.
+        let (answer, ()) = tokio::join!(self.link.read(&config, request.span), deliver(&self.out, kept));
+        let answer = self.account(index, start, answer).await;
+        let step = self.settle(index, request, &due, answer).await;
         let Some(unit) = self.units.get_mut(index) else { return };
         match step {
-            Step::Done | Step::Failed(_) => unit.resume(due, None),
+            Step::Answered(answer) => {
+                unit.resume(due, None);
+                self.kept = Some(answer);
+            }
+            Step::Refused | Step::Failed(_) => unit.resume(due, None),
             Step::Halves(halves) => unit.resume(due, Some(halves)),
         }
     }
 
-    /// One request: asks, decodes, sends the samples on. Whoever wants them, too, gives a list for them.
-    async fn step(&mut self, index: usize, request: Request, due: &[usize], wanted: Option<&mut Vec<Sample>>) -> Step {
-        let answer = self.read(index, request.span).await;
-        let Some(unit) = self.units.get_mut(index) else { return Step::Done };
+    /// What follows from the answer to a read, or none.
+    async fn settle(&mut self, index: usize, request: Request, due: &[usize], answer: Result<Payload, Fault>) -> Step {
+        let Some(unit) = self.units.get_mut(index) else { return Step::Refused };
         let alone = request.last - request.first <= 1;
         let only = due.get(request.first).copied().unwrap_or(0);
-        let samples = match answer {
+        match answer {
             Ok(payload) => {
                 unit.map.set_good(only);
-                unit.decode(request, due, &payload)
+                Step::Answered(Answer {
+                    config: Arc::clone(&unit.config),
+                    points: unit.points(request, due),
+                    span: request.span,
+                    payload,
+                    time_ms: (self.clock)(),
+                    stats: unit.stats,
+                })
             }
             // Illegal address, illegal value and device failure are how devices refuse a hole in a range.
-            Err(Fault::Exception(2..=4)) if !alone => return Step::Halves(unit.map.split(request, due)),
+            Err(Fault::Exception(2..=4)) if !alone => Step::Halves(unit.map.split(request, due)),
             Err(Fault::Exception(code)) => {
                 if alone && matches!(code, 2..=4) {
                     unit.set_refused(only, Instant::now());
                 }
-                unit.refused(request, due, Quality::Refused)
+                let samples = unit.refused(request, due, Quality::Refused);
+                self.send(index, samples).await;
+                Step::Refused
             }
-            Err(fault) => return Step::Failed(fault),
-        };
-        if let Some(wanted) = wanted {
-            wanted.extend_from_slice(&samples);
+            Err(fault) => Step::Failed(fault),
         }
-        self.send(index, samples).await;
-        Step::Done
+    }
+
+    async fn deliver(&mut self) {
+        deliver(&self.out, self.kept.take()).await;
     }
 
     /// One read with everything that follows from it for the device's state.
@@ -204,8 +253,18 @@ impl Poller {
         let (due, mut requests, mut samples) = (unit.sorted(point), Vec::new(), Vec::new());
         unit.map.plan(&due, &mut requests);
         while let Some(request) = requests.pop() {
-            match self.step(index, request, &due, Some(&mut samples)).await {
-                Step::Done => {}
+            let answer = self.read(index, request.span).await;
+            match self.settle(index, request, &due, answer).await {
+                Step::Answered(answer) => {
+                    let batch = answer.batch();
+                    samples.extend_from_slice(&batch.samples);
+                    let _ = self.out.send(batch).await;
+                }
+                // The samples of one that is refused are told with the others.
+                Step::Refused => {
+                    let Some(unit) = self.units.get(index) else { return Err(AccessError::Gone) };
+                    samples.extend(unit.refused(request, &due, Quality::Refused));
+                }
                 Step::Halves(halves) => requests.extend(halves),
                 Step::Failed(fault) => return Err(fault.into()),
             }
@@ -273,6 +332,14 @@ impl Poller {
         let (device, link) = (Arc::clone(&unit.config.profile), unit.link());
         let batch = Batch { device, time_ms: (self.clock)(), samples, link, stats: unit.stats };
         Ok(batch.readings().collect())
+    }
+}
+
+/// Makes the samples of an answer and sends them on.
+async fn deliver(out: &mpsc::Sender<Batch>, answer: Option<Answer>) {
+    if let Some(answer) = answer {
+        // Nobody listens any more only while everything is being stopped.
+        let _ = out.send(answer.batch()).await;
     }
 }
 

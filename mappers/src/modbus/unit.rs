@@ -18,11 +18,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edge_model::reading::{Quality, Value};
+use edge_model::reading::Quality;
 use tokio::time::Instant;
 
 use super::config::Config;
-use super::link::{Fault, Payload};
+use super::link::Fault;
 use super::plan::{Map, Request, Span};
 use crate::backoff::Backoff;
 use crate::schedule::{LONGEST_WAIT, Schedule};
@@ -224,29 +224,15 @@ impl Unit {
         self.points.iter().map(|point| Sample { point: *point, quality, value: None }).collect()
     }
 
-    /// The samples of the registers a request was for, without values.
+    /// The points a request is for.
+    pub fn points(&self, request: Request, due: &[usize]) -> Vec<u16> {
+        let asked = due.get(request.first..request.last).unwrap_or_default();
+        asked.iter().filter_map(|i| self.points.get(*i).copied()).collect()
+    }
+
+    /// The samples of the points a request is for, without values.
     pub fn refused(&self, request: Request, due: &[usize], quality: Quality) -> Vec<Sample> {
-        let answered = due.get(request.first..request.last).unwrap_or_default();
-        answered.iter().filter_map(|i| Some(Sample { point: *self.points.get(*i)?, quality, value: None })).collect()
-    }
-
-    /// The samples in an answer.
-    pub fn decode(&self, request: Request, due: &[usize], payload: &Payload) -> Vec<Sample> {
-        let answered = due.get(request.first..request.last).unwrap_or_default();
-        answered.iter().filter_map(|i| self.sample(*self.points.get(*i)?, request.span, payload)).collect()
-    }
-
-    fn sample(&self, point: u16, span: Span, payload: &Payload) -> Option<Sample> {
-        let register = self.config.registers.get(usize::from(point))?;
-        let from = usize::from(register.address.checked_sub(span.address)?);
-        let to = from + usize::from(register.count);
-        let value = match payload {
-            Payload::Registers(r) => r.get(from..to).and_then(|r| register.codec.decode(r).ok()),
-            Payload::Bits(b) => b.get(from..to).and_then(|b| register.codec.decode_bits(b).ok()),
-        };
-        let value: Option<Value> =
-            value.filter(|v| self.config.profile.points.get(usize::from(point)).is_some_and(|p| p.allows(v)));
-        let quality = if value.is_some() { Quality::Good } else { Quality::Invalid };
-        Some(Sample { point, quality, value })
+        let points = self.points(request, due).into_iter();
+        points.map(|point| Sample { point, quality, value: None }).collect()
     }
 }

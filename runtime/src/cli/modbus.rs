@@ -292,7 +292,7 @@ async fn scan(out: &mut Out, target: &Target, units: (u8, u8), output: Format) -
             Err(Fault::Exception(code)) => format!("exception {code}"),
             Err(fault) => return Err(no(fault)),
         };
-        let identity = link.identify(&config).await.unwrap_or_default();
+        let identity = link.identify(&config, 0).await.unwrap_or_default();
         let object = |id: u8| identity.iter().find(|(i, _)| *i == id).map_or("", |(_, text)| text.as_str());
         let (vendor, product, revision) = (object(0), object(1), object(2));
         found.push(json!({
@@ -345,6 +345,7 @@ async fn read(out: &mut Out, target: &Target, place: &Place, count: u16, output:
                     let own = b.get(from..to).unwrap_or_default();
                     (own.iter().map(|b| if *b { '1' } else { '0' }).collect(), codec.decode_bits(own))
                 }
+                Payload::Objects(_) => (String::new(), Err("texts, not registers")),
             };
             let value = value.map_or_else(|why| json!({"invalid": why}), |v| v.to_json());
             rows.push(json!({"address": address, "raw": raw, "value": value}));

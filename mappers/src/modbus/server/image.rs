@@ -35,6 +35,9 @@ impl Entry {
     /// # Errors
     /// What does not fit together, as a message.
     pub fn new(unit: u8, point: Point, visitor: &Visitor) -> Result<Entry, String> {
+        if visitor.register == Table::Identification {
+            return Err("the identification is the node's own; use one of the four tables".to_owned());
+        }
         let (codec, count) = Codec::resolve(visitor, point.value_type)?;
         let most = if visitor.register.is_bits() { MAX_BITS } else { MAX_REGISTERS };
         if count > most || visitor.offset.checked_add(count - 1).is_none() {

@@ -24,7 +24,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Visitor {
-    /// Which of the four tables.
+    /// Which of the four tables, or the identification.
     pub register: Table,
     /// The first address, from 0 (as on the wire, not 40001).
     #[serde(default)]
@@ -90,7 +90,7 @@ const fn yes() -> bool {
     true
 }
 
-/// One of Modbus' four tables, by KubeEdge's names.
+/// One of Modbus' four tables, by KubeEdge's names, or what the device says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 pub enum Table {
     /// Coils: bits, read (1) and written (5, 15).
@@ -105,6 +105,11 @@ pub enum Table {
     /// Input registers: 16 bits, read only (4).
     #[serde(rename = "InputRegister")]
     Input,
+    /// Ours: the texts of the device identification, read only (43/14). `offset` is the object: 0 vendor name, 1 product code,
+    /// 2 revision, 3 URL, 4 product name, 5 model name, 6 application name, from 128 on the device's own (Modbus Application
+    /// Protocol V1.1b3, section 6.21).
+    #[serde(rename = "DeviceIdentification")]
+    Identification,
 }
 
 impl Table {
@@ -115,6 +120,7 @@ impl Table {
             Table::Discrete => "DiscreteInputRegister",
             Table::Holding => "HoldingRegister",
             Table::Input => "InputRegister",
+            Table::Identification => "DeviceIdentification",
         }
     }
 
