@@ -20,7 +20,7 @@ pub(super) struct Probing {
 impl Worker {
     /// Starts the probes that are due; gives the time of the next.
     pub(super) fn probe(&mut self) -> Option<i64> {
-        let Some(pod) = self.pod.clone() else { return None };
+        let pod = self.pod.clone()?;
         let now = monotonic_ms();
         let mut next = None;
         for container in &pod.spec.containers {
