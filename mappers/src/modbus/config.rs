@@ -83,7 +83,9 @@ impl Config {
 
     /// The samples of some points in the answer to a read of a span.
     pub fn samples(&self, points: &[u16], span: Span, payload: &Payload) -> Vec<Sample> {
-        points.iter().filter_map(|point| self.sample(*point, span, payload)).collect()
+        let mut samples = Vec::with_capacity(points.len());
+        samples.extend(points.iter().filter_map(|point| self.sample(*point, span, payload)));
+        samples
     }
 
     fn sample(&self, point: u16, span: Span, payload: &Payload) -> Option<Sample> {

@@ -60,13 +60,20 @@ pub struct Map {
     /// This span was refused alone.
     bad: Vec<bool>,
     limits: Limits,
+    /// Grows with every change of what is known.
+    version: u64,
 }
 
 impl Map {
     /// A map of spans in ascending order.
     pub fn new(spans: Vec<Span>, limits: Limits) -> Map {
         debug_assert!(spans.is_sorted());
-        Map { cut: vec![false; spans.len()], bad: vec![false; spans.len()], spans, limits }
+        Map { cut: vec![false; spans.len()], bad: vec![false; spans.len()], spans, limits, version: 0 }
+    }
+
+    /// Another number whenever the same spans may want other requests than before.
+    pub const fn version(&self) -> u64 {
+        self.version
     }
 
     /// The fewest requests that read the `due` spans (ascending indices), respecting limits and cuts.
@@ -104,6 +111,7 @@ impl Map {
         let middle = request.first + (request.last - request.first) / 2;
         if let Some(cut) = due.get(middle).and_then(|i| self.cut.get_mut(*i)) {
             *cut = true;
+            self.version += 1;
         }
         let around = |first: usize, last: usize| {
             let mut all = due.get(first..last).unwrap_or_default().iter().filter_map(|i| self.spans.get(*i));
@@ -142,6 +150,7 @@ impl Map {
     }
 
     fn rebuild(&mut self) {
+        self.version += 1;
         for i in 0..self.cut.len() {
             self.cut[i] = self.bad[i] || (i > 0 && self.bad[i - 1]);
         }

@@ -65,6 +65,8 @@ pub struct Unit {
     /// What is left of the poll under way: its points (sorted), their requests, and until when it should be done.
     due: Vec<usize>,
     pending: VecDeque<Request>,
+    /// The last poll's plan: most polls are alike.
+    plan: Plan,
     deadline: Instant,
     /// Not before this, so that the device gets its pause.
     rested: Instant,
@@ -73,6 +75,14 @@ pub struct Unit {
     /// When refused registers are tried again.
     retry_refused: Instant,
     refused: Backoff,
+}
+
+/// What was asked for, and how.
+#[derive(Debug, Default)]
+struct Plan {
+    due: Vec<usize>,
+    version: u64,
+    requests: Vec<Request>,
 }
 
 impl Unit {
@@ -99,6 +109,7 @@ impl Unit {
             schedule,
             due: Vec::new(),
             pending: VecDeque::new(),
+            plan: Plan::default(),
             deadline: now,
             rested: now,
             state,
@@ -129,9 +140,14 @@ impl Unit {
             self.deadline = self.schedule.deadline().unwrap_or(now);
             let mut due = std::mem::take(&mut self.due);
             self.take_due(now, &mut due);
-            let mut requests = Vec::new();
-            self.map.plan(&due, &mut requests);
-            (self.due, self.pending) = (due, requests.into());
+            let version = self.map.version();
+            if self.plan.version != version || self.plan.due != due {
+                self.map.plan(&due, &mut self.plan.requests);
+                self.plan.due.clone_from(&due);
+                self.plan.version = version;
+            }
+            self.pending.extend(&self.plan.requests);
+            self.due = due;
         }
         self.pending.pop_front()
     }

@@ -29,6 +29,8 @@ pub struct View {
 const BOLD: &str = "\x1b[1m";
 const GREEN: &str = "\x1b[32m";
 const RED: &str = "\x1b[31m";
+/// The width of remarks.
+const COLUMNS: usize = 78;
 const DIM: &str = "\x1b[2m";
 const OFF: &str = "\x1b[0m";
 
@@ -58,7 +60,7 @@ impl View {
             lines.push(format!("{stream:<8} {:>9} arrived, {lost}, {} repeated", a.messages, a.repeated));
         }
         lines.push(String::new());
-        lines.extend(self.remarks.iter().map(|r| format!("{DIM}{r}{OFF}")));
+        lines.extend(self.remarks.iter().flat_map(|r| wrapped(r)).map(|line| format!("{DIM}{line}{OFF}")));
         lines.push(format!("{DIM}c  pull the cloud's plug, or put it back    p  pump on or off    q  end{OFF}"));
         lines
     }
@@ -128,6 +130,22 @@ impl View {
     }
 }
 
+/// A remark in lines that fit the narrowest usual terminal: what it advises must not be cut off.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = vec![String::new()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= COLUMNS => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,5 +167,13 @@ mod tests {
             assert!(screen.contains(part), "{part} is not in\n{screen}");
         }
         assert!(view.summary().contains("level 51.25") && view.summary().contains("waiting 7"));
+    }
+
+    #[test]
+    fn remarks_are_wrapped_between_words() {
+        let lines = super::wrapped(&"word ".repeat(40));
+        assert_eq!(lines.len(), 3);
+        assert!(lines.iter().all(|l| l.len() <= super::COLUMNS && !l.ends_with(' ')));
+        assert_eq!(super::wrapped(""), [""]);
     }
 }

@@ -14,7 +14,7 @@ pub fn run(arguments: &[String]) -> Result<(), Error> {
     for target in target::chosen(&[])? {
         let built = dist::build(&target)?;
         let size = std::fs::metadata(&built.binary).map_err(|error| Error::File(built.binary.clone(), error))?.len();
-        println!("| {} | {size} | {} |", target.triple, target.facts.budget.binary_bytes);
+        println!("| {} | {size} | {} |", target.triple, target.facts.budget.binary_kib * 1024);
         if target.triple.starts_with(std::env::consts::ARCH) {
             own = Some(built.binary);
         }

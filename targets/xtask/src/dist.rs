@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: the static executable as it is shipped, packed with its licence, unit file and checksum.
+//! `cargo xtask dist`: the static executable as it is shipped; [`crate::pack`] packs it with what belongs to it.
 //!
 //! The executable is built with its symbols and stripped here, so that the same build tells which crate weighs what
 //! ([`crate::size`]) and leaves the symbols for a debugger beside it.
@@ -6,9 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::elf;
 use crate::error::{Error, output, run as run_program};
 use crate::target::{self, Target, root};
+use crate::{elf, pack};
 
 /// What one build leaves.
 #[derive(Debug)]
@@ -23,19 +23,32 @@ pub struct Built {
 pub fn run(arguments: &[String]) -> Result<(), Error> {
     for target in target::chosen(arguments)? {
         let built = build(&target)?;
-        pack(&target, &built)?;
+        for file in pack::pack(&target, &built, &target_folder().join("dist"))? {
+            println!("  {}", file.display());
+        }
     }
     Ok(())
+}
+
+/// `cargo xtask strip`: the executable as it is shipped, and nothing else.
+pub fn strip(arguments: &[String]) -> Result<(), Error> {
+    target::chosen(arguments)?.iter().try_for_each(|target| build(target).map(drop))
+}
+
+/// Where [`build`] leaves the executable of a target.
+pub fn binary(target: &Target) -> PathBuf {
+    folder(target).join("edge-runtime")
 }
 
 /// Builds the executable for a target, strips it and checks that it is what was promised.
 pub fn build(target: &Target) -> Result<Built, Error> {
     let symbols = compile(target, "release")?;
-    let binary = folder(target).join("edge-runtime");
+    let binary = binary(target);
     run_program(
         Command::new(&target.facts.strip).args(["--strip-all", "-R", ".comment", "-o"]).arg(&binary).arg(&symbols),
     )?;
     elf::check(&binary, &target.facts.arch)?;
+    elf::check_c(&symbols, &target.facts.hardening)?;
     check_paths(&binary)?;
     check_start(target, &binary)?;
     Ok(Built { binary, symbols })
@@ -66,6 +79,8 @@ fn compile(target: &Target, profile: &str) -> Result<PathBuf, Error> {
         .args(["--config", &format!("target.{triple}.rustflags={:?}", flags(target))])
         .arg("--target-dir")
         .arg(folder(target));
+    // The C parts (libdbus, ring, sled's and zstd's none) are hardened as Debian's packages are.
+    cargo.env(format!("CFLAGS_{}", triple.replace('-', "_")), C_FLAGS);
     if let Some(compiler) = compiler(triple)? {
         cargo.env("RUSTC", compiler);
     }
@@ -127,19 +142,12 @@ fn check_paths(binary: &Path) -> Result<(), Error> {
 
 /// The executable must at least start; a foreign one under its runner, where that is installed.
 fn check_start(target: &Target, binary: &Path) -> Result<(), Error> {
-    let native = target.triple.starts_with(std::env::consts::ARCH);
-    let mut command = match (&target.facts.runner, native) {
-        (_, true) => Command::new(binary),
-        (Some(runner), false) => {
-            if Command::new(runner).arg("--version").output().is_err() {
-                eprintln!("xtask: {runner} is not installed; {} was not started", binary.display());
-                return Ok(());
-            }
-            let mut command = Command::new(runner);
-            command.arg(binary);
-            command
+    let mut command = match target.start(binary) {
+        Ok(command) => command,
+        Err(error) => {
+            eprintln!("xtask: {} was not started: {error}", binary.display());
+            return Ok(());
         }
-        (None, false) => return Ok(()),
     };
     let version = output(command.arg("--version"))?;
     let wanted = format!("edge-runtime {}", env!("CARGO_PKG_VERSION"));
@@ -149,51 +157,5 @@ fn check_start(target: &Target, binary: &Path) -> Result<(), Error> {
     Err(Error::Promise(format!("{} --version says {:?}, not {wanted:?}", binary.display(), version.trim())))
 }
 
-/// Packs the executable and what belongs beside it. The archive depends on its content only: same input, same checksum.
-fn pack(target: &Target, built: &Built) -> Result<(), Error> {
-    let name = format!("edge-runtime-{}-{}", env!("CARGO_PKG_VERSION"), target.triple);
-    let out = target_folder().join("dist");
-    let folder = out.join(&name);
-    let content = [
-        (built.binary.clone(), "edge-runtime"),
-        (root().join("LICENSE"), "LICENSE"),
-        (root().join("README.md"), "README.md"),
-        (root().join(UNIT), "edge-runtime.service"),
-    ];
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir_all(&folder).map_err(|error| Error::File(folder.clone(), error))?;
-    for (from, to) in content {
-        std::fs::copy(&from, folder.join(to)).map_err(|error| Error::File(from, error))?;
-    }
-    let archive = format!("{name}.tar.gz");
-    run_program(
-        Command::new("tar")
-            .current_dir(&out)
-            .args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner"])
-            .args(["--mode=u+rw,go=rX", "--use-compress-program=gzip -9n", "-cf", &archive, &name]),
-    )?;
-    let sum = output(Command::new("sha256sum").current_dir(&out).arg(&archive))?;
-    let file = out.join(format!("{archive}.sha256"));
-    std::fs::write(&file, &sum).map_err(|error| Error::File(file, error))?;
-    let size = std::fs::metadata(&built.binary).map(|data| data.len()).unwrap_or(0);
-    println!("{}\n  executable {size} bytes, sha256 {}", out.join(archive).display(), read_sum(&sum));
-    Ok(())
-}
-
-/// The systemd unit lies where Yocto wants it.
-const UNIT: &str = "yocto/meta-edge-runtime/recipes-core/edge-runtime/files/edge-runtime.service";
-
-fn read_sum(text: &str) -> &str {
-    text.split_whitespace().next().unwrap_or("")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::read;
-
-    #[test]
-    fn the_unit_file_is_where_dist_looks() {
-        assert!(read(&root().join(UNIT)).unwrap().contains("ExecStart"));
-    }
-}
+/// How C is compiled: a canary in functions with arrays, and checked string functions where the size is known.
+const C_FLAGS: &str = "-fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2";

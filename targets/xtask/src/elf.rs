@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::error::{Error, output};
+use crate::target::Hardening;
 
 /// Checks the executable at `path`, made for `arch`.
 pub fn check(path: &Path, arch: &str) -> Result<(), Error> {
@@ -17,6 +18,22 @@ pub fn check(path: &Path, arch: &str) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::Promise(format!("{} is not as promised: {}", path.display(), faults.join(", "))))
+}
+
+/// Checks what C code in an executable with symbols was compiled with.
+pub fn check_c(symbols: &Path, wanted: &Hardening) -> Result<(), Error> {
+    let names = output(Command::new("nm").args(["--format=just-symbols"]).arg(symbols))?;
+    let canary = names.lines().any(|name| name == "__stack_chk_fail");
+    let checked = names.lines().any(|name| name.starts_with("__") && name.ends_with("_chk"));
+    for (there, wanted, what) in
+        [(canary, wanted.stack_protector, "stack-protector"), (checked, wanted.fortify, "fortify")]
+    {
+        if there != wanted {
+            let text = format!("{}: hardening.{what} is {wanted} in targets/, and {there} in it", symbols.display());
+            return Err(Error::Promise(text));
+        }
+    }
+    Ok(())
 }
 
 /// What is wrong with an executable of which `readelf` says `text`.

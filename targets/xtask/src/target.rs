@@ -1,6 +1,7 @@
 //! The targets: a file in `targets/` is what makes a triple one of them.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde::Deserialize;
 
@@ -21,23 +22,69 @@ pub struct Target {
 pub struct Facts {
     /// A part of what `readelf` calls the machine.
     pub arch: String,
+    /// Debian's name of the architecture.
+    pub debian: String,
     /// The program that removes symbols.
     pub strip: String,
+    /// The program that separates symbols.
+    pub objcopy: String,
+    /// Whether it is built only when it is named: where not every toolchain has its standard library.
+    #[serde(default)]
+    pub only_when_named: bool,
     /// Flags of the compiler for what is shipped, beside those of every build.
     #[serde(default)]
     pub rustflags: Vec<String>,
     /// What runs the executable where it is foreign.
     pub runner: Option<String>,
+    /// What is expected of the machine code beside what holds for all (see [`crate::elf`]).
+    pub hardening: Hardening,
     /// The limits.
     pub budget: Budget,
+}
+
+/// What C code is compiled with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Hardening {
+    /// Canaries on the stack.
+    pub stack_protector: bool,
+    /// Checked string functions.
+    pub fortify: bool,
+}
+
+impl Target {
+    /// A command that starts an executable of this target here, under its runner if it is foreign. Nothing of the user's own
+    /// environment changes what it says.
+    pub fn start(&self, binary: &Path) -> Result<Command, Error> {
+        let native = self.triple.starts_with(std::env::consts::ARCH);
+        let mut command = match (&self.facts.runner, native) {
+            (_, true) => Command::new(binary),
+            (Some(runner), false) => {
+                let known = Command::new(runner).arg("--version").output();
+                known.map_err(|error| Error::Program(runner.clone(), error.to_string()))?;
+                let mut command = Command::new(runner);
+                command.arg(binary);
+                command
+            }
+            (None, false) => return Err(Error::Usage(format!("nothing here runs executables for {}", self.triple))),
+        };
+        for (name, _) in std::env::vars_os().filter(|(n, _)| n.as_encoded_bytes().starts_with(b"EDGE_RUNTIME_")) {
+            command.env_remove(name);
+        }
+        Ok(command)
+    }
 }
 
 /// The limits of a target.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Budget {
-    /// Bytes of the stripped executable.
-    pub binary_bytes: u64,
+    /// KiB of the stripped executable.
+    pub binary_kib: u64,
+    /// KiB of memory (PSS) of an idle node with everything on.
+    pub idle_pss_kib: u64,
+    /// Milliseconds from start to ready. Told beside what is measured; time on a busy machine is no verdict.
+    pub start_ms: u64,
 }
 
 /// The workspace's root folder.
@@ -60,7 +107,8 @@ pub fn chosen(arguments: &[String]) -> Result<Vec<Target>, Error> {
         }
     }
     if named.is_empty() {
-        named = all()?;
+        let all: Result<Vec<Target>, Error> = all()?.into_iter().map(load).collect();
+        return Ok(all?.into_iter().filter(|target| !target.facts.only_when_named).collect());
     }
     named.into_iter().map(load).collect()
 }
