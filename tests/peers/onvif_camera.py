@@ -14,6 +14,7 @@ Prints its port first. Then, a line of JSON in, a line of JSON out:
 """
 
 import importlib.util
+import io
 import json
 import logging
 import re
@@ -108,7 +109,7 @@ class Camera(IPCameraHTTPHandler):
             self.end_headers()
             self.wfile.write(answer)
             return
-        self.rfile = types.SimpleNamespace(read=lambda _: body)
+        self.rfile = io.BytesIO(body)
         super().handle_onvif()
 
 

@@ -145,7 +145,7 @@ impl Ask<'_> {
         if is(inner, "Fault") {
             // SOAP 1.2 and, of cameras that cannot help it, 1.1.
             let reason = found(inner, "Text").or_else(|| found(inner, "faultstring")).unwrap_or("SOAP fault");
-            let code = inner.descendants().filter(|n| is(*n, "Value")).filter_map(|n| n.text()).last();
+            let code = inner.descendants().filter(|n| is(*n, "Value")).filter_map(|n| n.text()).next_back();
             let code = code.map(|c| c.trim().rsplit(':').next().unwrap_or_default()).unwrap_or_default();
             return Err(Fault::Refused(if code.is_empty() { reason.to_owned() } else { format!("{reason} ({code})") }));
         }
