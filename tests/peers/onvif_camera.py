@@ -5,6 +5,7 @@
   {"name": "Hall", "ahead": 86400}           its name; how many seconds its clock is ahead
   {"host": "10.9.9.9"}                       the host in the URIs it gives, as behind address translation
   {"uuid": "urn:uuid:..."}                   its endpoint reference
+  {"http_digest": true}                      asks for HTTP's digest (MD5) instead, which PyPI's Twisted checks
   {"clock_for_all": false}                   tells its clock to users only, as ipycam does by itself
 
 Prints its port first. Then, a line of JSON in, a line of JSON out:
@@ -29,6 +30,8 @@ from pathlib import Path
 
 import zeep
 from lxml import etree
+from twisted.cred.credentials import DigestCredentialFactory
+from twisted.cred.error import LoginFailed
 from zeep.transports import Transport
 
 # Only its pictures need them; nothing here is one.
@@ -79,6 +82,9 @@ def schema():
 
 
 MESSAGES = schema()
+DIGEST = None
+if "http_digest" in OPTIONS:
+    DIGEST = DigestCredentialFactory(b"md5", b"camera")
 
 
 def fault(text):
@@ -93,6 +99,16 @@ def fault(text):
 
 
 class Camera(IPCameraHTTPHandler):
+    def known(self):
+        given = self.headers.get("Authorization", "")
+        if not given.startswith("Digest "):
+            return False
+        try:
+            who = DIGEST.decode(given.removeprefix("Digest ").encode(), b"POST", b"127.0.0.1")
+        except LoginFailed:
+            return False
+        return who.username == OPTIONS["user"].encode() and who.checkPassword(OPTIONS["password"].encode())
+
     def handle_onvif(self):
         length = int(self.headers.get("Content-Length", 0))
         body = self.rfile.read(length)
@@ -101,6 +117,14 @@ class Camera(IPCameraHTTPHandler):
         REQUESTS.append([name, fault(body.decode())])
         while STATE["silent"]:
             time.sleep(0.05)
+        if DIGEST and not self.known():
+            challenge = ", ".join(f'{k}="{v.decode()}"' for k, v in DIGEST.getChallenge(b"127.0.0.1").items())
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="camera"')
+            self.send_header("WWW-Authenticate", f'Digest {challenge}, qop="auth"')
+            self.send_header("Content-Length", 0)
+            self.end_headers()
+            return
         # ipycam asks for a user even there; the specification says that the clock is for everybody.
         if name == "GetSystemDateAndTime" and OPTIONS.get("clock_for_all", True):
             answer = self.camera.onvif.get_system_date_time().encode()
@@ -116,7 +140,8 @@ class Camera(IPCameraHTTPHandler):
 config = CameraConfig()
 config.local_ip = "127.0.0.1"
 config.name = OPTIONS.get("name", "Hall")
-config.username, config.password = OPTIONS.get("user", ""), OPTIONS.get("password", "")
+if not DIGEST:
+    config.username, config.password = OPTIONS.get("user", ""), OPTIONS.get("password", "")
 service = onvif.ONVIFService(config)
 if "uuid" in OPTIONS:
     service.device_uuid = OPTIONS["uuid"]

@@ -1,11 +1,14 @@
 //! Cameras: what they say of themselves with a digest they check, with a clock that is wrong, and found by their name alone.
 
+use std::net::Ipv4Addr;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
+use edge_mappers::onvif::scan;
 use edge_model::Kind;
 use edge_model::device::status::DeviceStatus;
 use edge_tests::binary::edge_runtime;
-use edge_tests::field::{Field, eventually, reported, twin};
+use edge_tests::field::{Field, PATIENCE, eventually, reported, twin};
 use edge_tests::onvif_camera::Camera;
 use serde_json::{Value as Json, json};
 use tokio::sync::Mutex;
@@ -128,6 +131,39 @@ async fn a_wrong_password_is_refused_and_a_wrong_clock_is_not() {
     field.apply(Kind::Device, "shy", device(at(&only_users, json!({})), &["clock", "maker"])).await;
     field.status_when("shy", "refused", |s| quality(s, "maker") == "refused").await;
     field.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_camera_may_want_the_digest_of_http() {
+    let field = Field::start();
+    field.apply(Kind::DeviceModel, "camera", model()).await;
+    let options = json!({"user": "admin", "password": "secret", "http_digest": true, "clock_for_all": false});
+    let camera = Camera::start(&options);
+    let user = |password: &str| json!({"user": "admin", "password": password});
+    field.apply(Kind::Device, "hall", device(at(&camera, user("wrong")), &["stream"])).await;
+    field.status_when("hall", "refused", |s| quality(s, "stream") == "refused").await;
+    field.apply(Kind::Device, "hall", device(at(&camera, user("secret")), &["stream"])).await;
+    field.status_when("hall", "read", |s| quality(s, "stream") == "good").await;
+    field.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_greeting_is_heard_and_whose_it_is() {
+    let _alone = LOOPBACK.lock().await;
+    let mut heard = tokio::spawn(scan::hello(HALL, Some(Ipv4Addr::LOCALHOST)));
+    let other = "urn:uuid:00000000-0000-4000-8000-000000000001";
+    drop(Camera::start(&json!({"discovery": true, "uuid": other})));
+    assert!(!heard.is_finished(), "another camera's greeting");
+    // A camera greets once, when it starts.
+    let start = Instant::now();
+    loop {
+        let camera = Camera::start(&json!({"discovery": true, "uuid": HALL}));
+        if tokio::time::timeout(Duration::from_secs(1), &mut heard).await.is_ok() {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "no greeting was heard");
+        drop(camera);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,6 +51,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("inotify", &["runtime/src/manifest"]),
     ("json-patch", &["runtime/model/src/patch.rs"]),
     ("libcontainer", &["runtime/src/engine/"]),
+    ("md5", &["mappers/src/onvif/digest.rs"]),
     ("netlink-sys", &["runtime/src/engine/"]),
     ("oci-client", &["runtime/src/images/"]),
     ("oci-spec", &["runtime/src/engine/", "runtime/src/images/"]),

@@ -72,7 +72,7 @@ impl Driver {
             nonce,
             created_ms: (self.clock)().saturating_add(offset),
         });
-        let text = link::ask(to, ask, token, self.config.timeout).await?;
+        let text = link::ask(to, ask, token, self.config.user.as_ref(), self.config.timeout).await?;
         ask.answer(&text, take).map_err(|e| match e {
             Fault::Refused(why) => AccessError::Refused(why),
             Fault::Garbage(why) => AccessError::Garbage(why),

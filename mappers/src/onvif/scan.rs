@@ -235,7 +235,7 @@ fn same(a: &str, b: &str) -> bool {
 }
 
 /// Waits until the camera with this endpoint reference greets everybody. For ever, when nobody can be heard.
-pub(super) async fn hello(endpoint: &str, interface: Option<Ipv4Addr>) {
+pub async fn hello(endpoint: &str, interface: Option<Ipv4Addr>) {
     let Ok(socket) = ear(interface) else { return std::future::pending().await };
     let mut buffer = vec![0; MAX_MESSAGE];
     loop {
