@@ -1,6 +1,6 @@
 //! Field protocols to readings and writes. Knows no store, no board and nothing of the node's bus.
 //!
-//! One folder per protocol ([`modbus`], [`bluetooth`], [`mqtt`], [`http`], [`snmp`], [`simulated`]); what they share is
+//! One folder per protocol ([`modbus`], [`bluetooth`], [`mqtt`], [`http`], [`snmp`], [`onvif`], [`simulated`]); what they share is
 //! here: a device's [`profile`] (names, types,
 //! limits), how its objects are [`resolve`]d, the [`batch`] of samples they send, the [`port`] commands come through, the
 //! [`error`]s of reading and writing, [`schedule`] and [`backoff`], and in [`device`] the task of a device that shares its
@@ -17,6 +17,7 @@ pub mod http;
 pub mod mapper;
 pub mod modbus;
 pub mod mqtt;
+pub mod onvif;
 pub mod payload;
 pub mod port;
 pub mod profile;

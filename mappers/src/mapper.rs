@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use edge_model::device::{BLUETOOTH, Device, DeviceModel, HTTP, MODBUS, MQTT, SNMP, VIRTUAL};
+use edge_model::device::{BLUETOOTH, Device, DeviceModel, HTTP, MODBUS, MQTT, ONVIF, SNMP, VIRTUAL};
 use edge_model::reading::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
@@ -15,7 +15,7 @@ use crate::bluetooth::{self, Bluetooth};
 use crate::device::{Devices, Outlet, Settings};
 use crate::modbus::{self, Modbus, Pauses};
 use crate::resolve::ConfigError;
-use crate::{AccessError, Batch, Port, Profile, http, mqtt, simulated, snmp};
+use crate::{AccessError, Batch, Port, Profile, http, mqtt, onvif, simulated, snmp};
 
 /// A device of one of the protocols, resolved. Equal exactly when the device need not be talked to anew.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +30,8 @@ pub enum Config {
     Http(Arc<http::Config>),
     /// An SNMP agent.
     Snmp(Arc<snmp::Config>),
+    /// A camera that speaks ONVIF.
+    Onvif(Arc<onvif::Config>),
     /// A device that is not there.
     Virtual(Arc<simulated::Config>),
 }
@@ -51,6 +53,7 @@ impl Config {
             MQTT => Config::Mqtt(Arc::new(mqtt::resolve(namespace, name, device, model)?)),
             HTTP => Config::Http(Arc::new(http::resolve(namespace, name, device, model)?)),
             SNMP => Config::Snmp(Arc::new(snmp::resolve(namespace, name, device, model)?)),
+            ONVIF => Config::Onvif(Arc::new(onvif::resolve(namespace, name, device, model)?)),
             VIRTUAL => Config::Virtual(Arc::new(simulated::resolve(namespace, name, device, model)?)),
             _ => return Ok(None),
         }))
@@ -64,6 +67,7 @@ impl Config {
             Config::Mqtt(c) => c.profile(),
             Config::Http(c) => c.profile(),
             Config::Snmp(c) => c.profile(),
+            Config::Onvif(c) => c.profile(),
             Config::Virtual(c) => c.profile(),
         }
     }
@@ -79,7 +83,7 @@ impl Config {
                 None => Err(AccessError::Unknown(index.to_string())),
             },
             Config::Bluetooth(c) => c.target(index, &value),
-            Config::Mqtt(_) | Config::Http(_) | Config::Snmp(_) | Config::Virtual(_) => Ok(value),
+            Config::Mqtt(_) | Config::Http(_) | Config::Snmp(_) | Config::Onvif(_) | Config::Virtual(_) => Ok(value),
         }
     }
 }
@@ -91,6 +95,7 @@ pub struct Mappers {
     mqtt: Devices<mqtt::Config>,
     http: Devices<http::Config>,
     snmp: Devices<snmp::Config>,
+    onvif: Devices<onvif::Config>,
     simulated: Devices<simulated::Config>,
 }
 
@@ -107,6 +112,7 @@ impl Mappers {
             mqtt: Devices::new(outlet.clone()),
             http: Devices::new(outlet.clone()),
             snmp: Devices::new(outlet.clone()),
+            onvif: Devices::new(outlet.clone()),
             simulated: Devices::new(outlet),
         }
     }
@@ -118,6 +124,7 @@ impl Mappers {
         self.mqtt.set(&pick(devices, |c| if let Config::Mqtt(c) = c { Some(c) } else { None }));
         self.http.set(&pick(devices, |c| if let Config::Http(c) = c { Some(c) } else { None }));
         self.snmp.set(&pick(devices, |c| if let Config::Snmp(c) = c { Some(c) } else { None }));
+        self.onvif.set(&pick(devices, |c| if let Config::Onvif(c) = c { Some(c) } else { None }));
         self.simulated.set(&pick(devices, |c| if let Config::Virtual(c) = c { Some(c) } else { None }));
     }
 
@@ -129,6 +136,7 @@ impl Mappers {
             Config::Mqtt(c) => self.mqtt.port(c),
             Config::Http(c) => self.http.port(c),
             Config::Snmp(c) => self.snmp.port(c),
+            Config::Onvif(c) => self.onvif.port(c),
             Config::Virtual(c) => self.simulated.port(c),
         }
     }
@@ -141,6 +149,7 @@ impl Mappers {
             e = self.mqtt.failure() => e,
             e = self.http.failure() => e,
             e = self.snmp.failure() => e,
+            e = self.onvif.failure() => e,
             e = self.simulated.failure() => e,
         }
     }
@@ -152,6 +161,7 @@ impl Mappers {
         self.mqtt.shutdown().await;
         self.http.shutdown().await;
         self.snmp.shutdown().await;
+        self.onvif.shutdown().await;
         self.simulated.shutdown().await;
     }
 }

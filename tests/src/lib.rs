@@ -21,6 +21,7 @@ pub mod line;
 pub mod load;
 pub mod modbus;
 pub mod mosquitto;
+pub mod onvif_camera;
 pub mod pod_node;
 pub mod pods;
 pub mod ports;

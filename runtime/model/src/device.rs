@@ -2,7 +2,7 @@
 //!
 //! Source: KubeEdge, `staging/src/github.com/kubeedge/api/apis/devices/v1beta1/*_types.go`. The YAML is theirs, unchanged.
 //! What a gateway needs and KubeEdge has no word for lives in `configData`, which KubeEdge leaves to the protocol
-//! ([`modbus`], [`bluetooth`], [`mqtt`], [`http`], [`snmp`] and [`simulated`] document each key).
+//! ([`modbus`], [`bluetooth`], [`mqtt`], [`http`], [`snmp`], [`onvif`] and [`simulated`] document each key).
 //!
 //! Decisions where KubeEdge leaves room:
 //! * `collectCycle` and `reportCycle` are milliseconds, as in KubeEdge's mapper framework. Its older examples wrote
@@ -21,6 +21,7 @@ pub mod bluetooth;
 pub mod http;
 pub mod modbus;
 pub mod mqtt;
+pub mod onvif;
 pub mod simulated;
 pub mod snmp;
 pub mod status;
@@ -38,6 +39,8 @@ pub const MQTT: &str = "mqtt";
 pub const HTTP: &str = "http";
 /// The protocol name of SNMP agents.
 pub const SNMP: &str = "snmp";
+/// The protocol name of cameras that speak ONVIF.
+pub const ONVIF: &str = "onvif";
 /// The protocol name of virtual devices.
 pub const VIRTUAL: &str = "virtual";
 /// The collect and report cycle of properties that name none, in milliseconds (KubeEdge's `DefaultCollectCycle`).
@@ -375,6 +378,7 @@ fn visitor(path: &str, v: &ProtocolConfig, protocol: &str) -> Result<(), ObjectE
             MQTT => view::<mqtt::Visitor>(&path, &data).map(drop)?,
             HTTP => view::<http::Visitor>(&path, &data).map(drop)?,
             SNMP => view::<snmp::Visitor>(&path, &data).map(drop)?,
+            ONVIF => view::<onvif::Visitor>(&path, &data).map(drop)?,
             VIRTUAL => view::<simulated::Visitor>(&path, &data).map(drop)?,
             _ => {}
         }
@@ -407,6 +411,7 @@ impl Device {
                 MQTT => view::<mqtt::Link>(path, &data).map(drop)?,
                 HTTP => view::<http::Link>(path, &data).map(drop)?,
                 SNMP => view::<snmp::Link>(path, &data).map(drop)?,
+                ONVIF => view::<onvif::Link>(path, &data).map(drop)?,
                 VIRTUAL => view::<simulated::Link>(path, &data).map(drop)?,
                 _ => {}
             }

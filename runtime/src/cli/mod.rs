@@ -11,6 +11,7 @@ mod image;
 mod import;
 mod modbus;
 mod node;
+mod onvif;
 mod out;
 pub mod verbs;
 

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::client::Client;
 use super::error::CliError;
 use super::out::Out;
-use super::{apply, completion, describe, get, import, modbus, node};
+use super::{apply, completion, describe, get, import, modbus, node, onvif};
 
 /// How objects are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -108,6 +108,9 @@ pub enum Verb {
     /// Speak Modbus from the bench: scan, read, write, sniff, without the node.
     #[command(subcommand)]
     Modbus(Box<modbus::ModbusVerb>),
+    /// Find cameras that speak ONVIF, without the node.
+    #[command(subcommand)]
+    Onvif(onvif::OnvifVerb),
     /// Manage the images on this node.
     #[command(subcommand)]
     Image(node::ImageVerb),
@@ -174,6 +177,7 @@ pub async fn execute(verb: Verb, socket: &Path, out: &mut Out) -> Result<(), Cli
         Verb::Status { output } => node::status(&client, out, output).await,
         Verb::Device(verb) => node::device(&client, out, verb).await,
         Verb::Modbus(verb) => modbus::modbus(out, *verb).await,
+        Verb::Onvif(verb) => Box::pin(onvif::onvif(out, verb)).await,
         Verb::Image(verb) => node::image(&client, out, verb).await,
         Verb::Import(verb) => import::import(&client, out, verb).await,
         Verb::Loglevel { level } => node::log_level(&client, out, level).await,
