@@ -28,8 +28,9 @@ use super::{artefact, kept};
 const SLOT: &str = "EDGE_SLOT";
 /// Who started it: where a restart goes through.
 const LAUNCHER: &str = "EDGE_LAUNCHER";
-/// Seconds on top of the trial's deadline before the kernel ends a version that does not answer: it may roll back by itself.
-const ALARM_GRACE: u32 = 60;
+/// Seconds on top of the trial's deadline, and a fifth of it, before the kernel ends a version that hangs: one that does not
+/// rolls back by itself.
+const ALARM_GRACE: u32 = 10;
 
 /// The slot this process runs from.
 pub fn own_slot() -> Slot {
@@ -152,8 +153,9 @@ fn become_slot(folder: &Folder, slot: Slot) -> Result<Infallible, io::Error> {
     if digest != installed.sha256 {
         return Err(io::Error::other("the file is not the one that was installed"));
     }
-    let deadline = state.deadline_seconds.saturating_add(ALARM_GRACE);
-    crate::sys::alarm(if state.phase == Phase::Trial { deadline } else { 0 });
+    let deadline = state.deadline_seconds;
+    let bell = deadline.saturating_add(deadline / 5).saturating_add(ALARM_GRACE);
+    crate::sys::alarm(if state.phase == Phase::Trial { bell } else { 0 });
     let mut arguments = env::args_os();
     let name = arguments.next().unwrap_or_else(|| OsString::from("edge-runtime"));
     let error =

@@ -251,7 +251,7 @@ mod tests {
             assert!(error.contains(words), "{error}");
         }
         let newer_store = Policy { store_schema: 3, ..policy("1.0.0", true) };
-        assert!(manifest("1.1.0").check(&newer_store).unwrap_err().to_string().contains("schema 3"));
+        assert!(manifest("1.1.0").check(&newer_store).unwrap_err().to_string().contains("has 3"));
         let elsewhere = Policy { target: "riscv".into(), ..policy("1.0.0", true) };
         assert!(matches!(manifest("1.1.0").check(&elsewhere), Err(Refusal::Target { .. })));
     }
