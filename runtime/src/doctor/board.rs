@@ -88,6 +88,13 @@ impl Facts {
     }
 }
 
+impl Facts {
+    /// Whether the board's file is of no board in particular: what it names is what such machines often have.
+    fn is_generic(&self) -> bool {
+        self.compatible.is_empty() && self.products.is_empty()
+    }
+}
+
 /// Whether a process of this name runs.
 fn is_running(name: &str) -> bool {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -114,7 +121,7 @@ fn matches(facts: &Facts) -> Check {
         let advice = format!("start with --board auto, or --board {}: {name} has another processor", facts.detected);
         return Check::new("board", Verdict::Fail, found, advice);
     }
-    let generic = facts.compatible.is_empty() && facts.products.is_empty();
+    let generic = facts.is_generic();
     let fits = says.compatible.iter().any(|c| facts.compatible.contains(c)) || facts.products.contains(&says.product);
     let silent = says.compatible.is_empty() && says.product.is_empty();
     if facts.asked == "auto" || fits {
@@ -154,6 +161,10 @@ fn serial(facts: &Facts) -> Check {
         let shown = path.display();
         match trouble {
             None => all.good(shown.to_string()),
+            Some(why) if facts.is_generic() => {
+                let advice = "name the ports this machine has in the configuration: [serial.NAME] device = \"/dev/…\"";
+                all.bad(Verdict::Skip, format!("{shown}: {why}"), advice);
+            }
             Some(why) => {
                 let advice = "enable the port (device tree overlay, console off its line), join the group dialout, or correct \
                               serial.*.device";
@@ -168,6 +179,9 @@ fn bluetooth(facts: &Facts) -> Check {
     let purpose = "Bluetooth devices are reached through it";
     match &facts.bluetooth {
         None => Check::new("bluetooth", Verdict::Skip, "the board has no adapter", purpose),
+        Some((name, false, _)) if facts.is_generic() => {
+            Check::new("bluetooth", Verdict::Skip, format!("{name} is not there"), purpose)
+        }
         Some((name, false, _)) => {
             let advice =
                 "enable the adapter (device tree, firmware, rfkill unblock bluetooth), or correct bluetooth.adapter";
@@ -234,7 +248,7 @@ mod tests {
             assert_eq!(check.verdict, Verdict::Ok, "{check:?}");
         }
         type Change = fn(&mut Facts);
-        let cases: [(Change, &str, Verdict); 12] = [
+        let cases: [(Change, &str, Verdict); 14] = [
             (|f| f.own_target = "x86_64-unknown-linux-gnu".into(), "board", Verdict::Fail),
             (|f| f.hardware.compatible = vec!["raspberrypi,5-model-b".into()], "board", Verdict::Fail),
             (|f| f.hardware = Hardware::default(), "board", Verdict::Ok),
@@ -244,6 +258,12 @@ mod tests {
             (|f| f.serial[0].1 = Some("not there".into()), "serial ports", Verdict::Warn),
             (|f| f.bluetooth = Some(("hci0".into(), false, true)), "bluetooth", Verdict::Warn),
             (|f| f.bluetooth = Some(("hci0".into(), true, false)), "bluetooth", Verdict::Warn),
+            (
+                |f| (f.bluetooth, f.compatible) = (Some(("hci0".into(), false, true)), vec![]),
+                "bluetooth",
+                Verdict::Skip,
+            ),
+            (|f| (f.serial[0].1, f.compatible) = (Some("not there".into()), vec![]), "serial ports", Verdict::Skip),
             (|f| f.watchdog = Some(("/w".into(), Some("denied".into()))), "watchdog", Verdict::Fail),
             (|f| f.feeds = false, "watchdog", Verdict::Skip),
             (|f| f.watchdog = None, "watchdog", Verdict::Skip),
