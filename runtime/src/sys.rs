@@ -91,7 +91,7 @@ pub fn clock_synchronised() -> Option<(bool, i64)> {
         let mut timex: libc::timex = std::mem::zeroed();
         (libc::adjtimex(&raw mut timex), timex)
     };
-    (state >= 0).then(|| (timex.status & libc::STA_UNSYNC == 0, timex.maxerror))
+    (state >= 0).then_some((timex.status & libc::STA_UNSYNC == 0, timex.maxerror))
 }
 
 /// Registers a descriptor with the reactor.
