@@ -1,7 +1,7 @@
 //! The promise: a new version is kept when it is healthy, whatever is wrong with it the one before comes back, and containers
 //! do not notice.
 //!
-//! Needs root (containers), umoci, busybox-static, cc and strip (binutils).
+//! Needs root (containers), umoci, busybox-static, cc, strip (binutils), tar and openssl.
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
@@ -220,6 +220,37 @@ fn what_is_not_right_is_refused_and_changes_nothing() {
     // A key is never written over.
     assert_eq!(edge(&["update", "keygen", &node.folder().join("maker.pem").display().to_string()]).code(), Some(1));
     assert!(node.stop().success());
+}
+
+/// Artefacts are checked, and keys made, without us: by tar and OpenSSL.
+#[test]
+fn others_read_our_artefacts_and_make_our_keys() {
+    let node = Node::new();
+    let openssl = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("openssl");
+        run::finish(command.args(arguments).current_dir(node.folder()), "", wait::DEADLINE)
+    };
+    let maker = Maker::new(node.folder(), "maker");
+    let fine = program(node.folder(), "fine", "return 0;");
+    let artefact = maker.pack(&fine, "9.0.0", &[]);
+    let text = |path: &Path| path.to_str().expect("text").to_owned();
+    run::run("tar", ["-xf", &text(&artefact), "-C", &text(node.folder())], "").ok();
+    let verify = ["pkeyutl", "-verify", "-pubin", "-inkey", "maker.pem.pub", "-rawin", "-in", "manifest.json"];
+    openssl(&[verify.as_slice(), &["-sigfile", "manifest.json.sig"]].concat()).ok();
+    run::run("gunzip", [text(&node.folder().join("edge-runtime.gz"))], "").ok();
+    assert_eq!(std::fs::read(node.folder().join("edge-runtime")).unwrap(), std::fs::read(&fine).unwrap());
+    // The public key that OpenSSL makes of our private one is the one we gave.
+    let public = openssl(&["pkey", "-in", "maker.pem", "-pubout"]).ok().stdout;
+    assert_eq!(public, std::fs::read_to_string(node.folder().join("maker.pem.pub")).unwrap());
+
+    openssl(&["genpkey", "-algorithm", "ed25519", "-out", "theirs.pem"]).ok();
+    openssl(&["pkey", "-in", "theirs.pem", "-pubout", "-out", "theirs.pub"]).ok();
+    let output = text(&node.folder().join("theirs.edgeupdate"));
+    let key = text(&node.folder().join("theirs.pem"));
+    edge(&["update", "pack", &text(&fine), "--key", &key, "--as-version", "9.0.0", "-o", &output]).ok();
+    let pem = std::fs::read_to_string(node.folder().join("theirs.pub")).expect("a public key");
+    node.reconfigure(&format!("[update]\npublic-keys = [{pem:?}]\n"));
+    run::finish(&mut apply(&node, Path::new(&output), &[]), "", wait::DEADLINE).ok();
 }
 
 /// The launcher counts on disk: a slot that was damaged since, a state that makes no sense, and a second daemon cost nothing.
