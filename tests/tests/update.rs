@@ -6,7 +6,7 @@
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use edge_tests::daemon::Node;
 use edge_tests::updates::{Maker, apply, apply_under_init, edge, executable, program, refused, status, stripped};
@@ -153,6 +153,7 @@ fn a_version_that_is_not_well_goes_back_by_itself() {
     // Whoever gets the port while the node restarts keeps it: the new version's bus cannot work.
     let thief = std::thread::spawn(move || wait::until("the port is free", || TcpListener::bind(address).ok()));
     let artefact = maker.pack(&stripped(node.folder()), "9.0.0", &[]);
+    let started = Instant::now();
     let (again, said) = apply_under_init(&mut node, &artefact, &[]);
     assert_eq!((said.code(), again), (Some(1), 0), "{said}");
     assert!(said.stderr.contains("not healthy within 5 s: bus is"), "{said}");
@@ -160,6 +161,9 @@ fn a_version_that_is_not_well_goes_back_by_itself() {
     assert_eq!(node.pid(), pid, "it went back in the same process");
     node.wait_ready();
     runs(&node, "factory");
+    // The alarm that was set for the version that gave way (5 s, a fifth, and 10) must not end the one before.
+    wait::until_true("the alarm would have rung", || started.elapsed() > Duration::from_secs(17));
+    assert!(node.is_running(), "the version before was ended\n{}", node.log());
     // What was not well before is not held against a new version.
     let (_, said) = apply_under_init(&mut node, &artefact, &[]);
     assert!(said.ok().stdout.contains("healthy and in use"));
@@ -282,6 +286,18 @@ fn damage_falls_back_to_what_can_be_started() {
     assert!(
         status(&node)["state"]["last"]["why"].as_str().is_some_and(|w| w.contains("not the one that was installed"))
     );
+    assert!(node.stop().success());
+
+    // The head of an executable and nothing else: signed, and no kernel starts it.
+    let mut hollow = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0".to_vec();
+    hollow.extend([62, 0]);
+    let file = node.folder().join("hollow");
+    std::fs::write(&file, hollow).expect("a file");
+    let artefact = maker.pack(&file, "9.1.0", &[]);
+    run::finish(&mut apply(&node, &artefact, &[]), "", wait::DEADLINE).ok();
+    node.start();
+    runs(&node, "factory");
+    assert!(status(&node)["state"]["last"]["why"].as_str().is_some_and(|w| w.contains("it cannot be started")));
     assert!(node.stop().success());
 
     std::fs::write(node.state().join("slots/state.json"), "{").expect("damage");
