@@ -112,8 +112,9 @@ fn a_version_that_crashes_is_left_and_the_objects_are_as_before() {
     let (mut node, maker) = node_and_maker();
     node.start();
     node.apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: before}\n");
-    let crashes = program(node.folder(), "crashes", "sleep(1); return 3;");
-    // It says that it writes another schema: the store is copied before it is started.
+    // It says that it writes another schema, and leaves nothing that the version before could read.
+    let ruin = format!("sleep(1); return system(\"rm -rf {}/*\") + 3;", node.state().join("store").display());
+    let crashes = program(node.folder(), "crashes", &ruin);
     let artefact = maker.pack(&crashes, "9.0.0", &["--store-schema", "99"]);
     let (again, said) = apply_under_init(&mut node, &artefact, &[]);
     assert_eq!(said.code(), Some(1), "{said}");
@@ -288,16 +289,15 @@ fn damage_falls_back_to_what_can_be_started() {
     );
     assert!(node.stop().success());
 
-    // The head of an executable and nothing else: signed, and no kernel starts it.
-    let mut hollow = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0".to_vec();
-    hollow.extend([62, 0]);
-    let file = node.folder().join("hollow");
-    std::fs::write(&file, hollow).expect("a file");
-    let artefact = maker.pack(&file, "9.1.0", &[]);
+    // Whole, and not to be executed.
     run::finish(&mut apply(&node, &artefact, &[]), "", wait::DEADLINE).ok();
+    let rights = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(&slot, rights).expect("other rights");
     node.start();
     runs(&node, "factory");
-    assert!(status(&node)["state"]["last"]["why"].as_str().is_some_and(|w| w.contains("it cannot be started")));
+    assert!(
+        status(&node)["state"]["last"]["why"].as_str().is_some_and(|w| w.contains("it cannot be started: Permission"))
+    );
     assert!(node.stop().success());
 
     std::fs::write(node.state().join("slots/state.json"), "{").expect("damage");
