@@ -123,6 +123,16 @@ fn a_port_that_somebody_else_has_is_told_with_who() {
     let (_, checks) = look(&node, &[]);
     expect(&checks, "ports", "fail", &format!("{} is taken by", node.bus()));
     expect(&checks, "ports", "fail", &format!("(process {})", std::process::id()));
+    // A node that runs without its port is ready, and not well.
+    let mut node = node;
+    node.start();
+    node.until("the bus is seen not to work", || {
+        let output = run::finish(&mut doctor(&node, binary::edge_runtime(), &[]), "", wait::DEADLINE);
+        let checks = output.json()["checks"].as_array().cloned()?;
+        let daemon = checks.iter().find(|c| c["name"] == "daemon")?;
+        (daemon["verdict"] == "warn" && daemon["found"].as_str()?.contains("bus is")).then_some(())
+    });
+    assert!(node.stop().success());
     drop(listener);
     node.reconfigure("[bus]\nlisten = \"192.0.2.1:1883\"\n");
     let (_, checks) = look(&node, &[]);

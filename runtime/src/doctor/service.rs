@@ -27,40 +27,60 @@ pub struct Running {
     pub pid: Option<i32>,
     /// Whether it is ready, and why not; nothing when nobody answers.
     pub ready: Option<Result<(), String>>,
+    /// Which of its parts is not well, when it is ready all the same.
+    pub unwell: Option<String>,
     /// Why it cannot be asked, when it is not that nobody listens.
     pub trouble: Option<String>,
 }
 
 impl Running {
-    /// Asks the node behind the socket whether it is ready.
+    /// Asks the node behind the socket whether it is ready, and whether all its parts are well.
     pub fn look(socket: &Path) -> Running {
         let mut running = Running { socket: socket.to_owned(), ..Running::default() };
-        let asked = UnixStream::connect(socket).and_then(|mut stream| {
-            running.pid = rustix::net::sockopt::socket_peercred(&stream).ok().map(|c| c.pid.as_raw_nonzero().get());
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n")?;
-            let mut text = String::new();
-            stream.take(LONGEST).read_to_string(&mut text)?;
-            Ok(text)
-        });
-        match asked {
-            Ok(text) if text.starts_with("HTTP/1.1 200") => running.ready = Some(Ok(())),
-            Ok(text) => {
-                let why = text.split_once("\r\n\r\n").map_or("no answer", |(_, body)| body.trim());
-                running.ready = Some(Err(why.to_owned()));
+        match ask(socket, "/readyz") {
+            Ok((text, pid)) => {
+                running.pid = pid;
+                running.ready = Some(match text.split_once("\r\n\r\n") {
+                    Some((head, _)) if head.starts_with("HTTP/1.1 200") => Ok(()),
+                    Some((_, body)) => Err(body.trim().to_owned()),
+                    None => Err("no answer".to_owned()),
+                });
             }
             Err(error) => match error.kind() {
                 std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {}
                 _ => running.trouble = Some(error.to_string()),
             },
         }
+        if running.ready == Some(Ok(())) {
+            let document = ask(socket, "/update").ok().and_then(|(text, _)| {
+                let (_, body) = text.split_once("\r\n\r\n")?;
+                serde_json::from_str::<serde_json::Value>(body).ok()
+            });
+            let why = document.as_ref().and_then(|d| d.pointer("/running/why")?.as_str());
+            running.unwell = why.map(str::to_owned);
+        }
         running
     }
+}
+
+/// The answer to a request, and the process that gave it.
+fn ask(socket: &Path, path: &str) -> std::io::Result<(String, Option<i32>)> {
+    let mut stream = UnixStream::connect(socket)?;
+    let pid = rustix::net::sockopt::socket_peercred(&stream).ok().map(|c| c.pid.as_raw_nonzero().get());
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n").as_bytes())?;
+    let mut text = String::new();
+    stream.take(LONGEST).read_to_string(&mut text)?;
+    Ok((text, pid))
 }
 
 /// The check of the running node.
 pub fn daemon(running: &Running) -> Check {
     let socket = running.socket.display();
+    if let Some(why) = &running.unwell {
+        let advice = "ask `edge-runtime status` which part is not well, and why";
+        return Check::new("daemon", Verdict::Warn, format!("ready, but {why}"), advice);
+    }
     match (&running.ready, &running.trouble) {
         (Some(Ok(())), _) => Check::new("daemon", Verdict::Ok, "ready", "ask `edge-runtime status` for its parts"),
         (Some(Err(why)), _) => Check::new(
