@@ -1,9 +1,10 @@
-//! Distribution, size budgets, benchmarks: `cargo xtask help`.
+//! Distribution, images that boot, size budgets, benchmarks: `cargo xtask help`.
 
 mod bench;
 mod dist;
 mod elf;
 mod error;
+mod image;
 mod size;
 mod target;
 
@@ -16,6 +17,7 @@ cargo xtask COMMAND [--target TRIPLE]...
 
   dist     builds, checks and packs the static executable, for every target in targets/*.toml or those named
   build    the same executable in the quickest profile, for tests; prints its path
+  image    makes a disk image that boots on a board: cargo xtask image --help
   size     the same as dist without packing: compares the executable with its budget and lists the largest crates in it
   bench    measures the node beside its peers, as docs/BENCHMARKS.md tells
   help     prints this
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
     let result = match arguments.split_first().map(|(command, rest)| (command.as_str(), rest)) {
         Some(("dist", rest)) => dist::run(rest),
         Some(("build", rest)) => dist::quick(rest),
+        Some(("image", rest)) => image::run(rest),
         Some(("size", rest)) => size::run(rest),
         Some(("bench", rest)) => bench::run(rest),
         None | Some(("help" | "--help" | "-h", _)) => {

@@ -1,0 +1,110 @@
+//! QEMU: the installed one where it knows the machine, else Debian's, unpacked and not installed (an installation may be
+//! impossible beside other versions), and the script that boots an image with it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::board::Board;
+use super::packages::Archive;
+use crate::error::{Error, output};
+
+/// What only an installation needs.
+const SKIPPED: &[&str] =
+    &["adduser", "debconf", "dpkg", "coreutils", "tar", "passwd", "init-system-helpers", "perl-base", "libpam-modules-bin"];
+
+/// The command that runs the emulator of a machine, as words of a shell.
+pub fn command(program: &str, package: &str, machine: &str) -> Result<String, Error> {
+    let known = output(Command::new(program).args(["-machine", "help"])).unwrap_or_default();
+    if knows(&known, machine) {
+        return Ok(program.to_owned());
+    }
+    let archive = Archive::open(if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, true)?;
+    let names = archive.closure(package, SKIPPED)?;
+    let folders = archive.unpack(&names)?;
+    let command = unpacked(program, &folders)?;
+    let known = output(Command::new("sh").args(["-c", &format!("{command} -machine help")]))?;
+    if knows(&known, machine) {
+        return Ok(command);
+    }
+    Err(Error::Usage(format!("neither the installed {program} nor Debian's {package} knows the machine {machine}")))
+}
+
+/// Whether a list of machines has this one.
+fn knows(list: &str, machine: &str) -> bool {
+    list.lines().any(|line| line.split_whitespace().next() == Some(machine))
+}
+
+/// The command of an emulator in unpacked packages: through their own loader, with their own libraries.
+fn unpacked(program: &str, folders: &[PathBuf]) -> Result<String, Error> {
+    let triple = if cfg!(target_arch = "aarch64") { "aarch64-linux-gnu" } else { "x86_64-linux-gnu" };
+    let loader = if cfg!(target_arch = "aarch64") { "lib/ld-linux-aarch64.so.1" } else { "lib64/ld-linux-x86-64.so.2" };
+    let all = |places: &[&str]| -> Vec<PathBuf> {
+        let places = folders.iter().flat_map(|folder| places.iter().map(move |place| folder.join(place)));
+        places.filter(|path| path.exists()).collect()
+    };
+    let first = |place: &str| {
+        let found = all(&[place, &format!("usr/{place}")]).into_iter().next();
+        found.ok_or_else(|| Error::Usage(format!("Debian's packages of {program} have no {place}")))
+    };
+    let in_lib = |place: &str| [format!("lib/{triple}{place}"), format!("usr/lib/{triple}{place}")];
+    let libraries = all(&in_lib("").iter().chain(&in_lib("/pulseaudio")).map(String::as_str).collect::<Vec<_>>());
+    let libraries: Vec<String> = libraries.iter().map(|path| path.display().to_string()).collect();
+    let modules = all(&[&format!("usr/lib/{triple}/qemu")]);
+    let mut command = format!("env QEMU_MODULE_DIR='{}' ", modules.first().map(|p| p.display().to_string()).unwrap_or_default());
+    command += &format!("'{}' --library-path '{}' ", first(loader)?.display(), libraries.join(":"));
+    command += &format!("'{}'", first(&format!("bin/{program}"))?.display());
+    for data in all(&["usr/share/qemu", "usr/share/seabios"]) {
+        command += &format!(" -L '{}'", data.display());
+    }
+    Ok(command)
+}
+
+/// A script that boots the image of a board whose parts are in the script's folder.
+pub fn script(board: &Board, disk: &str) -> Result<String, Error> {
+    let (program, package) = match board.architecture() {
+        "arm64" => ("qemu-system-aarch64", "qemu-system-arm"),
+        _ => ("qemu-system-x86_64", "qemu-system-x86"),
+    };
+    let emulator = &board.emulator;
+    let command = command(program, package, &emulator.machine)?;
+    let quoted = |words: &[String]| {
+        let words = words.iter().map(|word| format!("\"{}\"", word.replace("DISK", "${DISK:-$here/$image}")));
+        words.collect::<Vec<_>>().join(" ")
+    };
+    let cmdline = emulator.cmdline.as_ref().unwrap_or(&board.cmdline);
+    let tree = if board.device_tree.is_some() { " -dtb \"$here/board.dtb\"" } else { "" };
+    Ok(format!(
+        "#!/bin/sh\n\
+         # Boots this image of {name} in QEMU; the console is this terminal, and ends with Ctrl-A X. Its network is the host's.\n\
+         # Arguments go to QEMU and replace the terminal (`-serial mon:stdio`). DISK is another disk than the one here, FORWARD adds\n\
+         # to the network (`FORWARD=,hostfwd=tcp:127.0.0.1:1883-:1883`), APPEND to the kernel's command line (`APPEND=edge.shell`).\n\
+         here=$(cd \"$(dirname \"$0\")\" && pwd)\n\
+         image={disk}\n\
+         [ $# != 0 ] || set -- -serial mon:stdio\n\
+         exec {command} -machine {machine} -accel tcg,thread=multi -display none -nodefaults {arguments} \\\n    \
+         -kernel \"$here/vmlinuz\" -initrd \"$here/initrd.img\"{tree} -append \"{cmdline} $APPEND\" \\\n    \
+         {disk_arguments} -netdev \"user,id=net0$FORWARD\" {network} \"$@\"\n",
+        name = board.name,
+        machine = emulator.machine,
+        arguments = quoted(&emulator.arguments),
+        disk_arguments = quoted(&emulator.disk),
+        network = quoted(&emulator.network),
+    ))
+}
+
+/// Runs the script with this terminal as console.
+pub fn run(script: &Path) -> Result<(), Error> {
+    crate::error::run(&mut Command::new(script))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_is_known_by_its_whole_name() {
+        let list = "Supported machines are:\nraspi4b              Raspberry Pi 4B (revision 1.5)\nvirt-7.2  QEMU 7.2\n";
+        assert!(knows(list, "raspi4b"));
+        assert!(!knows(list, "virt") && !knows(list, "raspi4"));
+    }
+}
