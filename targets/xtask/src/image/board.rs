@@ -26,7 +26,6 @@ const COMMON: &[&str] = &[
     "net/bluetooth/",
     "net/can/",
     "drivers/bluetooth/",
-    "drivers/net/usb/",
     "drivers/net/can/usb/",
     "drivers/usb/serial/",
     "cdc-acm",
@@ -39,12 +38,32 @@ const COMMON: &[&str] = &[
     "wireguard",
     "loop",
     "softdog",
+    // Ethernet and modems behind USB.
+    "asix",
+    "ax88179_178a",
+    "cdc_ether",
+    "cdc_mbim",
+    "cdc_ncm",
+    "lan78xx",
+    "qmi_wwan",
+    "r8152",
+    "rndis_host",
+    "smsc75xx",
+    "smsc95xx",
+    // What Bluetooth encrypts with.
+    "aes_generic",
     "algif_hash",
     "algif_skcipher",
-    "ecb",
     "ccm",
     "cmac",
+    "ctr",
+    "drbg",
+    "ecb",
     "ecdh_generic",
+    "hmac",
+    "jitterentropy_rng",
+    "sha256_generic",
+    "sha512_generic",
 ];
 
 /// How a board boots, which decides what its boot partition looks like.
@@ -66,6 +85,8 @@ struct Facts {
     #[serde(default)]
     firmware: Vec<String>,
     cmdline: String,
+    #[serde(default)]
+    config: String,
     early_modules: Vec<String>,
     modules: Vec<String>,
     emulator: Emulator,
@@ -83,8 +104,11 @@ pub struct Emulator {
     pub disk: Vec<String>,
     /// The network card, of the network `net0`.
     pub network: Vec<String>,
-    /// The kernel's command line, where it is not the board's.
-    pub cmdline: Option<String>,
+    /// The serial lines; `CONSOLE` stands for where the console goes.
+    pub serial: Vec<String>,
+    /// Changes to the device tree, as arguments of `fdtput`: `-t s NODE PROPERTY VALUE`, `-d NODE PROPERTY...`.
+    #[serde(default)]
+    pub device_tree: Vec<String>,
 }
 
 /// A board of which there are images.
@@ -102,6 +126,8 @@ pub struct Board {
     pub firmware: Vec<String>,
     /// The kernel's command line.
     pub cmdline: String,
+    /// What the node is told on this kind of image: `/usr/lib/edge-runtime/config.toml`.
+    pub config: String,
     /// Modules that are loaded before there is a root file system.
     pub early: Vec<String>,
     /// Modules of the root file system.
@@ -128,6 +154,7 @@ impl Board {
             device_tree: facts.device_tree,
             firmware: facts.firmware,
             cmdline: facts.cmdline,
+            config: facts.config,
             modules: early.iter().cloned().chain(list(COMMON, facts.modules)).collect(),
             early,
             emulator: facts.emulator,

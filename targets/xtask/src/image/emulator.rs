@@ -68,28 +68,40 @@ pub fn script(board: &Board, disk: &str) -> Result<String, Error> {
     let emulator = &board.emulator;
     let command = command(program, package, &emulator.machine)?;
     let quoted = |words: &[String]| {
-        let words = words.iter().map(|word| format!("\"{}\"", word.replace("DISK", "${DISK:-$here/$image}")));
+        let place = |word: &String| word.replace("DISK", "${DISK:-$here/$image}").replace("CONSOLE", "${CONSOLE:-mon:stdio}");
+        let words = words.iter().map(|word| format!("\"{}\"", place(word)));
         words.collect::<Vec<_>>().join(" ")
     };
-    let cmdline = emulator.cmdline.as_ref().unwrap_or(&board.cmdline);
     let tree = if board.device_tree.is_some() { " -dtb \"$here/board.dtb\"" } else { "" };
     Ok(format!(
         "#!/bin/sh\n\
          # Boots this image of {name} in QEMU; the console is this terminal, and ends with Ctrl-A X. Its network is the host's.\n\
-         # Arguments go to QEMU and replace the terminal (`-serial mon:stdio`). DISK is another disk than the one here, FORWARD adds\n\
-         # to the network (`FORWARD=,hostfwd=tcp:127.0.0.1:1883-:1883`), APPEND to the kernel's command line (`APPEND=edge.shell`).\n\
+         # Arguments go to QEMU. CONSOLE is another place for the console (`file:log`), DISK another disk than the one here; FORWARD\n\
+         # adds to the network (`,hostfwd=tcp:127.0.0.1:1883-:1883`), APPEND to the kernel's command line (`edge.shell`).\n\
          here=$(cd \"$(dirname \"$0\")\" && pwd)\n\
          image={disk}\n\
-         [ $# != 0 ] || set -- -serial mon:stdio\n\
          exec {command} -machine {machine} -accel tcg,thread=multi -display none -nodefaults {arguments} \\\n    \
          -kernel \"$here/vmlinuz\" -initrd \"$here/initrd.img\"{tree} -append \"{cmdline} $APPEND\" \\\n    \
-         {disk_arguments} -netdev \"user,id=net0$FORWARD\" {network} \"$@\"\n",
+         {serial} {disk_arguments} -netdev \"user,id=net0$FORWARD\" {network} \"$@\"\n",
         name = board.name,
+        cmdline = board.cmdline,
+        serial = quoted(&emulator.serial),
         machine = emulator.machine,
         arguments = quoted(&emulator.arguments),
         disk_arguments = quoted(&emulator.disk),
         network = quoted(&emulator.network),
     ))
+}
+
+/// Changes a copy of the device tree to what QEMU emulates of the board.
+pub fn device_tree(board: &Board, tree: &Path) -> Result<(), Error> {
+    for change in &board.emulator.device_tree {
+        let words: Vec<&str> = change.split_whitespace().collect();
+        // `-d` takes the file behind it, `-t s` in its midst.
+        let (options, rest) = words.split_at(if words.first() == Some(&"-d") { 1 } else { 2 });
+        output(Command::new("fdtput").args(options).arg(tree).args(rest))?;
+    }
+    Ok(())
 }
 
 /// Runs the script with this terminal as console.

@@ -46,6 +46,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("mke2fs", "e2fsprogs"),
     ("dpkg-deb", "dpkg"),
     ("readelf", "binutils"),
+    ("fdtput", "device-tree-compiler"),
 ];
 
 /// The size of a disk in MiB. A power of two: QEMU's SD cards must be.
@@ -167,6 +168,9 @@ fn make(board: &Board, binary: &Path, etc: Option<&Path>, size: u64, out: &Path)
     tree::root(board, &parts, binary, &work.join("root"))?;
     disk::squash(&work.join("root"), &work.join("root.squashfs"))?;
     boot(board, &archive, etc, out, &work.join("boot"))?;
+    if board.device_tree.is_some() {
+        emulator::device_tree(board, &out.join("board.dtb"))?;
+    }
     let name = format!("edge-runtime-{}-{}.img", env!("CARGO_PKG_VERSION"), board.name);
     let (boot_tree, squashfs) = (work.join("boot"), work.join("root.squashfs"));
     let content = disk::Content { boot: board.boot, boot_tree: &boot_tree, root: &squashfs, size };

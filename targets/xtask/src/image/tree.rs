@@ -106,6 +106,7 @@ pub fn root(board: &Board, parts: &Parts, binary: &Path, tree: &Path) -> Result<
     copy(&parts.e2fsck.join("sbin/e2fsck.static"), &tree.join("bin/e2fsck"))?;
     parts.modules.install(&board.modules, tree)?;
     write(tree, "usr/lib/edge-runtime/board", &format!("{}\n", board.name), false)?;
+    write(tree, "usr/lib/edge-runtime/config.toml", &board.config, false)?;
     write(tree, "etc/ssl/certs/ca-certificates.crt", &authorities(&parts.authorities)?, false)?;
     let version = env!("CARGO_PKG_VERSION");
     let release = format!("NAME=edge-runtime\nID=edge-runtime\nVERSION_ID={version}\nPRETTY_NAME=\"edge-runtime {version}\"\n");
