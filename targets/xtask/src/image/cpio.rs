@@ -29,8 +29,7 @@ pub fn pack(folder: &Path) -> Result<Vec<u8>, Error> {
 pub fn gzip(bytes: &[u8], level: &str) -> Result<Vec<u8>, Error> {
     let program = |error: std::io::Error| Error::Program("gzip".to_owned(), error.to_string());
     let mut gzip = Command::new("gzip");
-    let mut child =
-        gzip.args(["-n", level]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(program)?;
+    let mut child = gzip.args(["-n", level]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(program)?;
     let mut stdin = child.stdin.take();
     // Written beside the reading: pipes are short.
     let output = std::thread::scope(|scope| {
@@ -38,7 +37,11 @@ pub fn gzip(bytes: &[u8], level: &str) -> Result<Vec<u8>, Error> {
         child.wait_with_output()
     });
     let output = output.map_err(program)?;
-    if output.status.success() { Ok(output.stdout) } else { Err(Error::Program("gzip".into(), output.status.to_string())) }
+    if output.status.success() {
+        Ok(output.stdout)
+    } else {
+        Err(Error::Program("gzip".into(), output.status.to_string()))
+    }
 }
 
 struct Archive {

@@ -9,8 +9,17 @@ use super::packages::Archive;
 use crate::error::{Error, output};
 
 /// What only an installation needs.
-const SKIPPED: &[&str] =
-    &["adduser", "debconf", "dpkg", "coreutils", "tar", "passwd", "init-system-helpers", "perl-base", "libpam-modules-bin"];
+const SKIPPED: &[&str] = &[
+    "adduser",
+    "debconf",
+    "dpkg",
+    "coreutils",
+    "tar",
+    "passwd",
+    "init-system-helpers",
+    "perl-base",
+    "libpam-modules-bin",
+];
 
 /// The command that runs the emulator of a machine, as words of a shell.
 pub fn command(program: &str, package: &str, machine: &str) -> Result<String, Error> {
@@ -50,7 +59,8 @@ fn unpacked(program: &str, folders: &[PathBuf]) -> Result<String, Error> {
     let libraries = all(&in_lib("").iter().chain(&in_lib("/pulseaudio")).map(String::as_str).collect::<Vec<_>>());
     let libraries: Vec<String> = libraries.iter().map(|path| path.display().to_string()).collect();
     let modules = all(&[&format!("usr/lib/{triple}/qemu")]);
-    let mut command = format!("env QEMU_MODULE_DIR='{}' ", modules.first().map(|p| p.display().to_string()).unwrap_or_default());
+    let mut command =
+        format!("env QEMU_MODULE_DIR='{}' ", modules.first().map(|p| p.display().to_string()).unwrap_or_default());
     command += &format!("'{}' --library-path '{}' ", first(loader)?.display(), libraries.join(":"));
     command += &format!("'{}'", first(&format!("bin/{program}"))?.display());
     for data in all(&["usr/share/qemu", "usr/share/seabios"]) {
@@ -68,7 +78,8 @@ pub fn script(board: &Board, disk: &str) -> Result<String, Error> {
     let emulator = &board.emulator;
     let command = command(program, package, &emulator.machine)?;
     let quoted = |words: &[String]| {
-        let place = |word: &String| word.replace("DISK", "${DISK:-$here/$image}").replace("CONSOLE", "${CONSOLE:-mon:stdio}");
+        let place =
+            |word: &String| word.replace("DISK", "${DISK:-$here/$image}").replace("CONSOLE", "${CONSOLE:-mon:stdio}");
         let words = words.iter().map(|word| format!("\"{}\"", place(word)));
         words.collect::<Vec<_>>().join(" ")
     };

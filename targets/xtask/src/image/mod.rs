@@ -145,7 +145,9 @@ fn make(board: &Board, binary: &Path, etc: Option<&Path>, size: u64, out: &Path)
 
     let archive = Archive::open(board.architecture(), false)?;
     let kernels = archive.closure(&format!("linux-image-{}", board.architecture()), &[])?;
-    let kernel = kernels.iter().find(|name| name.starts_with("linux-image-") && name.contains("-arm64") | name.contains("-amd64"));
+    let kernel = kernels
+        .iter()
+        .find(|name| name.starts_with("linux-image-") && name.contains("-arm64") | name.contains("-amd64"));
     let kernel = kernel.ok_or_else(|| Error::Usage("Debian's packages have no kernel".to_owned()))?;
     let kernel = archive.unpack_one(kernel)?;
     let parts = Parts {

@@ -52,7 +52,12 @@ impl Modules {
     fn named(&self, pattern: &str) -> Vec<String> {
         if pattern.ends_with('/') {
             let folder = Path::new("kernel").join(pattern);
-            return self.places.iter().filter(|(_, place)| place.starts_with(&folder)).map(|(n, _)| n.clone()).collect();
+            return self
+                .places
+                .iter()
+                .filter(|(_, place)| place.starts_with(&folder))
+                .map(|(n, _)| n.clone())
+                .collect();
         }
         let name = pattern.replace('-', "_");
         self.places.contains_key(&name).then_some(name).into_iter().collect()
@@ -103,12 +108,7 @@ impl Modules {
 /// Everything a module needs, the nearest first, as `modules.dep` has it.
 fn needed(name: &str, infos: &BTreeMap<String, Info>) -> Vec<String> {
     let (mut order, mut seen): (Vec<String>, BTreeSet<&str>) = (Vec::new(), BTreeSet::from([name]));
-    fn visit<'a>(
-        name: &str,
-        infos: &'a BTreeMap<String, Info>,
-        seen: &mut BTreeSet<&'a str>,
-        order: &mut Vec<String>,
-    ) {
+    fn visit<'a>(name: &str, infos: &'a BTreeMap<String, Info>, seen: &mut BTreeSet<&'a str>, order: &mut Vec<String>) {
         for needed in infos.get(name).into_iter().flat_map(|info| &info.depends) {
             if seen.insert(needed) {
                 visit(needed, infos, seen, order);
@@ -158,7 +158,8 @@ fn info(file: &[u8]) -> Info {
     let mut info = Info::default();
     for text in file.split(|byte| *byte == 0).filter_map(|bytes| std::str::from_utf8(bytes).ok()) {
         if let Some(names) = text.strip_prefix("depends=") {
-            info.depends = names.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect();
+            info.depends =
+                names.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect();
         } else if let Some(pattern) = text.strip_prefix("alias=") {
             info.aliases.push(pattern.to_owned());
         }
@@ -195,7 +196,8 @@ mod tests {
 
     #[test]
     fn what_is_needed_is_listed_behind_what_needs_it() {
-        let with = |names: &[&str]| Info { depends: names.iter().map(|n| (*n).to_owned()).collect(), aliases: Vec::new() };
+        let with =
+            |names: &[&str]| Info { depends: names.iter().map(|n| (*n).to_owned()).collect(), aliases: Vec::new() };
         let infos = BTreeMap::from([
             ("a".to_owned(), with(&["b", "c"])),
             ("b".to_owned(), with(&["d"])),

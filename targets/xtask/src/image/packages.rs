@@ -105,7 +105,10 @@ impl Archive {
         let text = output(&mut simulate)?;
         let names = text.lines().filter_map(|line| line.strip_prefix("Inst ")?.split_whitespace().next());
         let wanted = |name: &&str| !skip.iter().any(|skipped| name == skipped);
-        Ok(names.filter(wanted).map(|name| name.trim_end_matches(&format!(":{}", self.architecture)).to_owned()).collect())
+        Ok(names
+            .filter(wanted)
+            .map(|name| name.trim_end_matches(&format!(":{}", self.architecture)).to_owned())
+            .collect())
     }
 
     /// Unpacks packages, each into a folder of its own; what was unpacked before is used again. Their folders, in order.

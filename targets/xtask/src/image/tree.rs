@@ -109,7 +109,8 @@ pub fn root(board: &Board, parts: &Parts, binary: &Path, tree: &Path) -> Result<
     write(tree, "usr/lib/edge-runtime/config.toml", &board.config, false)?;
     write(tree, "etc/ssl/certs/ca-certificates.crt", &authorities(&parts.authorities)?, false)?;
     let version = env!("CARGO_PKG_VERSION");
-    let release = format!("NAME=edge-runtime\nID=edge-runtime\nVERSION_ID={version}\nPRETTY_NAME=\"edge-runtime {version}\"\n");
+    let release =
+        format!("NAME=edge-runtime\nID=edge-runtime\nVERSION_ID={version}\nPRETTY_NAME=\"edge-runtime {version}\"\n");
     write(tree, "etc/os-release", &release, false)?;
     for package in [&parts.busybox, &parts.e2fsck, &parts.authorities] {
         copyright(package, tree)?;
@@ -126,7 +127,12 @@ fn executable(board: &Board, from: &Path, to: &Path) -> Result<(), Error> {
     }
     let machine = output(Command::new("readelf").arg("--file-header").arg(from))?;
     if !machine.contains(&target.facts.arch) {
-        return Err(Error::Usage(format!("{} is not for {}, which {} is", from.display(), target.facts.arch, board.name)));
+        return Err(Error::Usage(format!(
+            "{} is not for {}, which {} is",
+            from.display(),
+            target.facts.arch,
+            board.name
+        )));
     }
     run_program(Command::new(&target.facts.strip).arg("--strip-all").arg("-o").arg(to).arg(from))
 }
