@@ -83,7 +83,7 @@ pub fn run(arguments: &[String]) -> Result<(), Error> {
     }
     if options.check {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.current_dir(root()).args(["test", "--package", "edge-tests", "--test", "image", "--"]);
+        cargo.current_dir(root()).args(["test", "--workspace", "--test", "image", "--"]);
         cargo.args(["--ignored", "--nocapture"]).env("EDGE_TESTS_AARCH64", &binary).env("EDGE_TESTS_BOARD", &name);
         run_program(&mut cargo)?;
     }
