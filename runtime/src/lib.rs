@@ -28,3 +28,4 @@ pub mod supervisor;
 pub mod sys;
 pub mod telemetry;
 pub mod twin;
+pub mod update;

@@ -74,6 +74,15 @@ pub fn set_watchdog_timeout(device: &File, seconds: i32) -> io::Result<i32> {
     if rc == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Has the kernel end this process (SIGALRM) after so many seconds, also when it has become another executable by then; 0 takes
+/// an earlier alarm back (alarm(2): it outlives exec and is not inherited by children).
+pub fn alarm(seconds: u32) {
+    // SAFETY: `alarm` only sets a timer of this process. It returns what was left of an earlier one, and cannot fail.
+    unsafe {
+        libc::alarm(seconds);
+    }
+}
+
 /// Registers a descriptor with the reactor.
 ///
 /// # Errors

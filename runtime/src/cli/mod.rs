@@ -12,8 +12,9 @@ mod import;
 mod modbus;
 mod node;
 mod out;
+mod update;
 pub mod verbs;
 
 pub use error::CliError;
 pub use out::{Out, Table, age, bytes};
-pub use verbs::{Verb, run};
+pub use verbs::{Settings, Verb, run};

@@ -8,7 +8,11 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::client::Client;
 use super::error::CliError;
 use super::out::Out;
-use super::{apply, completion, describe, get, import, modbus, node};
+use super::{apply, completion, describe, get, import, modbus, node, update};
+use crate::config::{Config, ConfigError, Merged};
+
+/// The configuration of this machine, read when a verb needs it.
+pub type Settings<'a> = dyn Fn() -> Result<(Config, Merged), ConfigError> + 'a;
 
 /// How objects are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -114,6 +118,9 @@ pub enum Verb {
     /// Turn what another system knows of devices into objects.
     #[command(subcommand)]
     Import(import::ImportVerb),
+    /// Update this program on the node, with a way back.
+    #[command(subcommand)]
+    Update(Box<update::UpdateVerb>),
     /// Show or change the level of the node's log.
     Loglevel {
         /// error, warn, info, debug or trace, also by module: info,edge_runtime::bus=debug.
@@ -134,9 +141,9 @@ pub enum Verb {
 }
 
 /// Does what a verb says against the node behind the socket, and reports to the terminal.
-pub async fn run(verb: Verb, socket: &Path) -> ExitCode {
+pub async fn run(verb: Verb, socket: &Path, settings: &Settings<'_>) -> ExitCode {
     let mut out = Out::stdout();
-    match Box::pin(execute(verb, socket, &mut out)).await {
+    match Box::pin(execute(verb, socket, settings, &mut out)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
@@ -152,7 +159,7 @@ pub async fn run(verb: Verb, socket: &Path) -> ExitCode {
 ///
 /// # Errors
 /// Any [`CliError`].
-pub async fn execute(verb: Verb, socket: &Path, out: &mut Out) -> Result<(), CliError> {
+pub async fn execute(verb: Verb, socket: &Path, settings: &Settings<'_>, out: &mut Out) -> Result<(), CliError> {
     let client = Client::new(socket);
     match verb {
         Verb::Apply { files, dry_run, namespace } => {
@@ -176,6 +183,7 @@ pub async fn execute(verb: Verb, socket: &Path, out: &mut Out) -> Result<(), Cli
         Verb::Modbus(verb) => modbus::modbus(out, *verb).await,
         Verb::Image(verb) => node::image(&client, out, verb).await,
         Verb::Import(verb) => import::import(&client, out, verb).await,
+        Verb::Update(verb) => update::update(&client, out, *verb, settings).await,
         Verb::Loglevel { level } => node::log_level(&client, out, level).await,
         Verb::Version { client: only } => node::version(&client, out, only).await,
         Verb::Completion { shell } => out.text(&completion::script(shell)),
