@@ -3,7 +3,9 @@
 //! Outside is this machine: inside it is 10.0.2.2, where everything on the loopback address is reached, and ports of the gateway
 //! are reached on ports of this machine's loopback.
 
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -38,6 +40,7 @@ pub struct Machine {
     bus: Port,
     metrics: Port,
     qemu: Option<Child>,
+    asked: u32,
 }
 
 impl Machine {
@@ -59,21 +62,62 @@ impl Machine {
         let output = cargo.output().expect("cargo starts");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "the image of {board} cannot be made: {said}");
-        Machine { folder, bus: ports::free(), metrics: ports::free(), qemu: None }
+        Machine { folder, bus: ports::free(), metrics: ports::free(), qemu: None, asked: 0 }
     }
 
-    /// Turns it on.
+    /// Turns it on. From outside nothing reaches it before [`Machine::open`].
     ///
     /// # Panics
     /// When it is on, or QEMU does not start.
     pub fn boot(&mut self) {
         assert!(self.qemu.is_none(), "the machine is on");
-        let forward = |port: &Port, inside: u16| format!(",hostfwd=tcp:127.0.0.1:{port}-:{inside}");
+        let _ = std::fs::remove_file(self.monitor());
         let log = std::fs::File::options().create(true).append(true).open(self.log_file()).expect("a log");
         let mut qemu = Command::new(self.folder.path().join("image/run.sh"));
-        qemu.env("FORWARD", forward(&self.bus, 1883) + &forward(&self.metrics, 10255));
-        qemu.env("CONSOLE", "stdio").stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
+        qemu.arg("-monitor").arg(format!("unix:{},server=on,wait=off", self.monitor().display()));
+        qemu.env("CONSOLE", "stdio").env("APPEND", "edge.shell");
+        qemu.stdin(Stdio::piped()).stdout(log.try_clone().expect("a log")).stderr(log);
         self.qemu = Some(qemu.spawn().expect("QEMU starts"));
+    }
+
+    /// Lets connections from outside in: to the bus and the metrics. Not from the beginning, because QEMU's USB network card
+    /// gets stuck on what arrives before its driver is there.
+    ///
+    /// # Panics
+    /// When QEMU refuses.
+    pub fn open(&self) {
+        let mut monitor = UnixStream::connect(self.monitor()).expect("QEMU's monitor");
+        monitor.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+        for (port, inside) in [(&self.bus, 1883), (&self.metrics, 10255)] {
+            writeln!(monitor, "hostfwd_add net0 tcp:127.0.0.1:{port}-:{inside}").expect("it listens");
+        }
+        let (mut said, mut bytes) = (String::new(), [0; 1024]);
+        while said.matches("(qemu) ").count() < 3 {
+            let length = monitor.read(&mut bytes).expect("it answers");
+            said += &String::from_utf8_lossy(&bytes[..length]);
+            assert!(length > 0 && !said.contains("ould not") && !said.contains("rror"), "QEMU's monitor: {said}");
+        }
+    }
+
+    /// Types a command into the shell on the console; whether it ended well, and what was on the console meanwhile.
+    ///
+    /// # Panics
+    /// When the machine is off or nothing answers.
+    #[track_caller]
+    pub fn shell(&mut self, command: &str) -> (bool, String) {
+        self.asked += 1;
+        let mark = format!("@{}@", self.asked);
+        let from = self.log().len();
+        let stdin = self.qemu.as_mut().and_then(|qemu| qemu.stdin.as_mut()).expect("the machine is on");
+        // The shell repeats what is typed, so the mark is only whole in what it says itself.
+        writeln!(stdin, "{command}; echo '@'{}'@'$?@", self.asked).and_then(|()| stdin.flush()).expect("it listens");
+        self.until(&format!("the shell has done {command:?}"), || {
+            let log = self.log();
+            let said = log.get(from..)?;
+            let (said, rest) = said.split_once(&mark)?;
+            let (code, _) = rest.split_once('@')?;
+            Some((code == "0", said.to_owned()))
+        })
     }
 
     /// Pulls the plug: from one moment to the next, nothing inside runs any more.
@@ -124,6 +168,10 @@ impl Machine {
 
     fn log_file(&self) -> PathBuf {
         self.folder.path().join("console")
+    }
+
+    fn monitor(&self) -> PathBuf {
+        self.folder.path().join("monitor")
     }
 
     /// A folder for whatever else a test needs.

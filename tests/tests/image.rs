@@ -1,5 +1,5 @@
 //! The promise: the image that `cargo xtask image` makes boots to a gateway that does its work – field, containers, cloud – and
-//! loses nothing acknowledged when its power is cut.
+//! loses nothing acknowledged when its power is cut, and an update of its executable is kept or taken back.
 //!
 //! The short form runs with all tests. The long form, on any board and with ten power cuts, is what
 //! `cargo xtask image --board NAME --check` runs.
@@ -7,12 +7,13 @@
 //! Needs Debian's apt, QEMU (fetched if it is not installed), mosquitto, docker-registry, skopeo, umoci and root.
 
 use std::collections::BTreeSet;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use edge_tests::aarch64;
 use edge_tests::image::{text, tool, umoci};
 use edge_tests::load::Uploader;
 use edge_tests::machine::{self, LISTEN, Machine, OUTSIDE, PATIENCE};
@@ -20,6 +21,7 @@ use edge_tests::mosquitto::{self, Mosquitto, Setup};
 use edge_tests::pymodbus::Server;
 use edge_tests::receiver::Receiver;
 use edge_tests::registry::{Guard, Registry};
+use edge_tests::updates::Maker;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -46,8 +48,9 @@ async fn check(board: &str, cuts: u32) {
 
     // It comes up by what stands on its disk alone, and delivers what it reads.
     machine.boot();
-    machine.wait_ready();
     machine.until("the plant's temperature is in the cloud", || outside.temperature(21.5));
+    machine.open();
+    machine.wait_ready();
     outside.plant.poke(1, 3, 0, 304);
     machine.until("the new temperature is in the cloud", || outside.temperature(30.4));
     let pod = outside.pod();
@@ -72,10 +75,10 @@ async fn check(board: &str, cuts: u32) {
             tokio::time::sleep(Duration::from_millis(u64::from(2000 + cut * 300))).await;
             machine.cut_power();
         }
-        outside.forget_pod();
-        machine.boot();
-        outside.pod_tells(&machine);
+        outside.live_again(&mut machine);
     }
+    outside.update_and_roll_back(&mut machine);
+
     let reached = uploader.acknowledged() + MESSAGES;
     machine.until("the client gets through again", || (uploader.acknowledged() >= reached).then_some(()));
     let acknowledged = uploader.stop().await;
@@ -93,6 +96,7 @@ fn map(name: &str) -> Value {
 /// Everything around the gateway, and what is seen of it.
 struct Outside {
     folder: TempDir,
+    maker: Maker,
     cloud: Mosquitto,
     receiver: Receiver,
     registry: Registry,
@@ -106,6 +110,7 @@ struct Outside {
 impl Outside {
     async fn start() -> Outside {
         let folder = tempfile::tempdir().expect("a folder");
+        let maker = Maker::new(folder.path(), "maker");
         let cloud = Mosquitto::start(&Setup::default());
         let receiver = Receiver::start(cloud.port(), "edge/gw").await;
         let registry = Registry::start(&folder.path().join("registry"), &Guard::default());
@@ -124,7 +129,7 @@ impl Outside {
                 }
             }
         });
-        Outside { folder, cloud, receiver, registry, plant, ear, heard, asked: 0 }
+        Outside { folder, maker, cloud, receiver, registry, plant, ear, heard, asked: 0 }
     }
 
     fn registry_inside(&self) -> String {
@@ -151,9 +156,11 @@ impl Outside {
     fn etc(&self) -> Vec<(&'static str, String)> {
         let config = format!(
             "[node]\nname = \"gw\"\n[cloud]\naddress = \"mqtt://{OUTSIDE}:{}\"\nwindow = {WINDOW}\n\
-             [images]\ninsecure-registries = [{:?}]\n{LISTEN}",
+             [images]\ninsecure-registries = [{:?}]\n\
+             [update]\n{}health-seconds = 2\ndeadline-seconds = 60\ntries = 2\n{LISTEN}",
             self.cloud.port(),
-            self.registry_inside()
+            self.registry_inside(),
+            self.maker.trusted()
         );
         let device = format!(
             "apiVersion: devices.kubeedge.io/v1beta1\nkind: DeviceModel\nmetadata: {{name: plant}}\nspec:\n  protocol: modbus\n  \
@@ -194,9 +201,55 @@ impl Outside {
         assert_eq!(lines[1], (32 << 20).to_string(), "the limit is not in force: {said:?}");
     }
 
-    /// What was said in an earlier life counts no more.
-    fn forget_pod(&self) {
+    /// Power is back. What the pod has said in an earlier life counts no more.
+    fn live_again(&self, machine: &mut Machine) {
         self.heard.lock().expect("lock").clear();
+        machine.boot();
+        self.pod_tells(machine);
+        machine.open();
+        machine.wait_ready();
+    }
+
+    /// A new version is installed, proves itself and is there after a power cut; one that crashes is given up. The container
+    /// notices neither.
+    fn update_and_roll_back(&self, machine: &mut Machine) {
+        let stripped = machine.folder().join("stripped");
+        let strip = ["--strip-all", "-o", text(&stripped), text(aarch64::edge_runtime())];
+        tool("aarch64-linux-gnu-strip", &strip);
+        let good = self.maker.pack(&stripped, "9.0.0", &[]);
+        let (well, said) = self.update(machine, &good);
+        assert!(well && said.contains("9.0.0 is healthy and in use"), "{said}");
+        assert_eq!(self.heard.lock().expect("lock").len(), 1, "the container was started again");
+        machine.cut_power();
+        self.live_again(machine);
+        let running = |machine: &mut Machine| machine.shell("edge-runtime update status").1;
+        let said = running(machine);
+        assert!(said.contains("running: 9.0.0 from a"), "{said}");
+
+        let (source, crashes) = (machine.folder().join("crashes.c"), machine.folder().join("crashes"));
+        std::fs::write(&source, "int main(void) { return 3; }\n").expect("a source");
+        tool("aarch64-linux-gnu-gcc", &["-static", "-o", text(&crashes), text(&source)]);
+        let bad = self.maker.pack(&crashes, "9.1.0", &[]);
+        let (well, said) = self.update(machine, &bad);
+        assert!(!well && said.contains("9.1.0 was given up, 9.0.0 is in use again"), "{said}");
+        let said = running(machine);
+        assert!(said.contains("running: 9.0.0 from a"), "{said}");
+        assert_eq!(self.heard.lock().expect("lock").len(), 1, "the container was started again");
+    }
+
+    /// Somebody at the console fetches an artefact and applies it.
+    fn update(&self, machine: &mut Machine, artefact: &Path) -> (bool, String) {
+        let bytes = std::fs::read(artefact).expect("the artefact");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("its port").port();
+        let sender = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("the machine calls");
+            stream.write_all(&bytes).expect("the machine listens");
+        });
+        let (well, said) = machine.shell(&format!("nc {OUTSIDE} {port} </dev/null >/tmp/update"));
+        assert!(well, "{said}");
+        sender.join().expect("it is sent");
+        machine.shell("edge-runtime update apply /tmp/update")
     }
 
     /// Whether the plant's temperature has arrived.
