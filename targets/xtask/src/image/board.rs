@@ -104,6 +104,8 @@ pub struct Emulator {
     pub disk: Vec<String>,
     /// The network card, of the network `net0`.
     pub network: Vec<String>,
+    /// The kernel's command line, where it is not the board's.
+    pub cmdline: Option<String>,
     /// The serial lines; `CONSOLE` stands for where the console goes.
     pub serial: Vec<String>,
     /// Changes to the device tree, as arguments of `fdtput`: `-t s NODE PROPERTY VALUE`, `-d NODE PROPERTY...`.

@@ -95,7 +95,7 @@ pub fn script(board: &Board, disk: &str) -> Result<String, Error> {
          -kernel \"$here/vmlinuz\" -initrd \"$here/initrd.img\"{tree} -append \"{cmdline} $APPEND\" \\\n    \
          {serial} {disk_arguments} -netdev \"user,id=net0$FORWARD\" {network} \"$@\"\n",
         name = board.name,
-        cmdline = board.cmdline,
+        cmdline = emulator.cmdline.as_ref().unwrap_or(&board.cmdline),
         serial = quoted(&emulator.serial),
         machine = emulator.machine,
         arguments = quoted(&emulator.arguments),
