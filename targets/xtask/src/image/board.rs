@@ -63,6 +63,7 @@ const COMMON: &[&str] = &[
     "hmac",
     "jitterentropy_rng",
     "sha256_generic",
+    "sha3_generic",
     "sha512_generic",
 ];
 

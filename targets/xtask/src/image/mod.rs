@@ -1,5 +1,6 @@
 //! `cargo xtask image`: a disk image that boots on a board, made of Debian's kernel and our executable, by an ordinary user.
 
+mod bluetooth;
 mod board;
 mod cpio;
 mod disk;
@@ -33,6 +34,8 @@ Makes a disk image: partition table, boot partition, read-only root, state parti
   --run           boots it in QEMU afterwards, with the console on this terminal
   --check         boots it in QEMU and tries everything: the long form of tests/tests/image.rs (ten power cuts), some minutes
 
+  --bluetooth-vm  instead of all that: the x86 machine in which tests/tests/bluetooth_vm.rs tries Bluetooth, in --out DIR
+
 Flash it with:  dd if=target/dist/image-rpi4/edge-runtime-VERSION-rpi4.img of=/dev/sdX bs=4M conv=fsync
 What is downloaded is kept below .cache/image; remove that folder for newer packages.
 ";
@@ -62,6 +65,7 @@ struct Options {
     out: Option<PathBuf>,
     run: bool,
     check: bool,
+    bluetooth_vm: bool,
 }
 
 /// Makes the image that the arguments ask for.
@@ -71,6 +75,9 @@ pub fn run(arguments: &[String]) -> Result<(), Error> {
         return Ok(());
     };
     check_tools()?;
+    if options.bluetooth_vm {
+        return bluetooth::make(&options.out.ok_or_else(|| Error::Usage("--bluetooth-vm wants --out DIR".to_owned()))?);
+    }
     let name = options.board.ok_or_else(|| Error::Usage(format!("--board is missing\n\n{HELP}")))?;
     let board = Board::load(&name)?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
@@ -107,6 +114,7 @@ fn parse(arguments: &[String]) -> Result<Option<Options>, Error> {
             "--help" | "-h" => return Ok(None),
             "--run" => options.run = true,
             "--check" => options.check = true,
+            "--bluetooth-vm" => options.bluetooth_vm = true,
             "--board" => options.board = Some(value()?),
             "--binary" => options.binary = Some(PathBuf::from(value()?)),
             "--etc" => options.etc = Some(PathBuf::from(value()?)),
@@ -144,12 +152,7 @@ fn make(board: &Board, binary: &Path, etc: Option<&Path>, size: u64, out: &Path)
     fs::create_dir_all(&work).map_err(file(&work))?;
 
     let archive = Archive::open(board.architecture(), false)?;
-    let kernels = archive.closure(&format!("linux-image-{}", board.architecture()), &[])?;
-    let kernel = kernels
-        .iter()
-        .find(|name| name.starts_with("linux-image-") && name.contains("-arm64") | name.contains("-amd64"));
-    let kernel = kernel.ok_or_else(|| Error::Usage("Debian's packages have no kernel".to_owned()))?;
-    let kernel = archive.unpack_one(kernel)?;
+    let kernel = kernel(&archive, board.architecture())?;
     let parts = Parts {
         busybox: archive.unpack_one("busybox-static")?,
         e2fsck: archive.unpack_one("e2fsck-static")?,
@@ -185,6 +188,16 @@ fn make(board: &Board, binary: &Path, etc: Option<&Path>, size: u64, out: &Path)
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(&script, mode).map_err(file(&script))?;
     Ok(path)
+}
+
+/// Debian's ordinary kernel, unpacked.
+fn kernel(archive: &Archive, architecture: &str) -> Result<PathBuf, Error> {
+    let names = archive.closure(&format!("linux-image-{architecture}"), &[])?;
+    // `linux-image-6.1.0-50-arm64` is what the package without a version leads to.
+    let versioned =
+        |name: &&String| name.strip_prefix("linux-image-").is_some_and(|rest| rest.starts_with(char::is_numeric));
+    let name = names.iter().find(versioned);
+    archive.unpack_one(name.ok_or_else(|| Error::Usage("Debian's packages have no kernel".to_owned()))?)
 }
 
 /// Fills the boot partition: what the board's loader reads, and what the administrator may change.

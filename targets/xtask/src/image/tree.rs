@@ -84,7 +84,7 @@ pub fn early(board: &Board, parts: &Parts, tree: &Path) -> Result<(), Error> {
     for folder in ["bin", "dev", "proc", "sys", "root", "etc"] {
         folder_at(tree, folder)?;
     }
-    busybox(parts, tree)?;
+    busybox(&parts.busybox, tree)?;
     link(tree, "sbin", "bin")?;
     write(tree, "init", include_str!("files/init"), true)?;
     let names = parts.modules.install(&board.early, tree)?;
@@ -96,7 +96,7 @@ pub fn root(board: &Board, parts: &Parts, binary: &Path, tree: &Path) -> Result<
     for folder in FOLDERS {
         folder_at(tree, folder)?;
     }
-    busybox(parts, tree)?;
+    busybox(&parts.busybox, tree)?;
     for (at, to) in LINKS {
         link(tree, at, to)?;
     }
@@ -138,8 +138,8 @@ fn executable(board: &Board, from: &Path, to: &Path) -> Result<(), Error> {
 }
 
 /// Busybox under all its names.
-fn busybox(parts: &Parts, tree: &Path) -> Result<(), Error> {
-    let places = ["bin/busybox", "usr/bin/busybox"].map(|place| parts.busybox.join(place));
+pub fn busybox(package: &Path, tree: &Path) -> Result<(), Error> {
+    let places = ["bin/busybox", "usr/bin/busybox"].map(|place| package.join(place));
     let from = places.iter().find(|place| place.is_file()).unwrap_or(&places[0]);
     copy(from, &tree.join("bin/busybox"))?;
     PROGRAMS.split_whitespace().try_for_each(|name| link(tree, &format!("bin/{name}"), "busybox"))
@@ -171,19 +171,23 @@ fn folder_at(tree: &Path, at: &str) -> Result<(), Error> {
     fs::create_dir_all(&path).map_err(|error| Error::File(path, error))
 }
 
-fn link(tree: &Path, at: &str, to: &str) -> Result<(), Error> {
+/// A symbolic link at a path of the tree.
+pub fn link(tree: &Path, at: &str, to: &str) -> Result<(), Error> {
     let path = tree.join(at);
+    let parent = path.parent().unwrap_or(tree);
+    fs::create_dir_all(parent).map_err(|error| Error::File(parent.to_owned(), error))?;
     symlink(to, &path).map_err(|error| Error::File(path, error))
 }
 
 /// Copies a file with its mode.
-fn copy(from: &Path, to: &Path) -> Result<(), Error> {
+pub fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     let parent = to.parent().unwrap_or(to);
     fs::create_dir_all(parent).map_err(|error| Error::File(parent.to_owned(), error))?;
     fs::copy(from, to).map(drop).map_err(|error| Error::File(from.to_owned(), error))
 }
 
-fn write(tree: &Path, at: &str, text: &str, run: bool) -> Result<(), Error> {
+/// A file of the tree.
+pub fn write(tree: &Path, at: &str, text: &str, run: bool) -> Result<(), Error> {
     let path = tree.join(at);
     let parent = path.parent().unwrap_or(tree);
     fs::create_dir_all(parent).map_err(|error| Error::File(parent.to_owned(), error))?;
