@@ -70,12 +70,24 @@ impl Machine {
     /// # Panics
     /// When it is on, or QEMU does not start.
     pub fn boot(&mut self) {
+        self.boot_by("kernel");
+    }
+
+    /// Turns it on, and lets the firmware find the kernel on the disk, where there is such firmware. There is no shell then.
+    ///
+    /// # Panics
+    /// As [`Machine::boot`].
+    pub fn boot_from_disk(&mut self) {
+        self.boot_by("disk");
+    }
+
+    fn boot_by(&mut self, way: &str) {
         assert!(self.qemu.is_none(), "the machine is on");
         let _ = std::fs::remove_file(self.monitor());
         let log = std::fs::File::options().create(true).append(true).open(self.log_file()).expect("a log");
         let mut qemu = Command::new(self.folder.path().join("image/run.sh"));
         qemu.arg("-monitor").arg(format!("unix:{},server=on,wait=off", self.monitor().display()));
-        qemu.env("CONSOLE", "stdio").env("APPEND", "edge.shell");
+        qemu.env("CONSOLE", "stdio").env("APPEND", "edge.shell").env("BOOT", way);
         qemu.stdin(Stdio::piped()).stdout(log.try_clone().expect("a log")).stderr(log);
         self.qemu = Some(qemu.spawn().expect("QEMU starts"));
     }

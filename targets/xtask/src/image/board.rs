@@ -99,6 +99,8 @@ struct Facts {
 pub struct Emulator {
     /// Its name for the board.
     pub machine: String,
+    /// Firmware with which the disk boots by itself.
+    pub firmware: Option<Firmware>,
     /// Processor and memory.
     pub arguments: Vec<String>,
     /// The disk; `DISK` stands for the image's path.
@@ -112,6 +114,16 @@ pub struct Emulator {
     /// Changes to the device tree, as arguments of `fdtput`: `-t s NODE PROPERTY VALUE`, `-d NODE PROPERTY...`.
     #[serde(default)]
     pub device_tree: Vec<String>,
+}
+
+/// A file of one of Debian's packages.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Firmware {
+    /// The package.
+    pub package: String,
+    /// Where the file is in it.
+    pub path: String,
 }
 
 /// A board of which there are images.

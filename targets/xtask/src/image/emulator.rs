@@ -84,18 +84,28 @@ pub fn script(board: &Board, disk: &str) -> Result<String, Error> {
         words.collect::<Vec<_>>().join(" ")
     };
     let tree = if board.device_tree.is_some() { " -dtb \"$here/board.dtb\"" } else { "" };
+    let kernel = format!(
+        "-kernel \"$here/vmlinuz\" -initrd \"$here/initrd.img\"{tree} -append \"{} $APPEND\"",
+        emulator.cmdline.as_ref().unwrap_or(&board.cmdline)
+    );
+    let kernel = match emulator.firmware {
+        Some(_) => format!(
+            "if [ \"$BOOT\" = disk ]; then\n    set -- -bios \"$here/firmware\" \"$@\"\nelse\n    set -- {kernel} \"$@\"\nfi\n"
+        ),
+        None => format!("set -- {kernel} \"$@\"\n"),
+    };
     Ok(format!(
         "#!/bin/sh\n\
          # Boots this image of {name} in QEMU; the console is this terminal, and ends with Ctrl-A X. Its network is the host's.\n\
          # Arguments go to QEMU. CONSOLE is another place for the console (`file:log`), DISK another disk than the one here; FORWARD\n\
          # adds to the network (`,hostfwd=tcp:127.0.0.1:1883-:1883`), APPEND to the kernel's command line (`edge.shell`).\n\
+         # BOOT=disk lets firmware find the kernel on the disk, on boards whose firmware there is; else QEMU is given it.\n\
          here=$(cd \"$(dirname \"$0\")\" && pwd)\n\
          image={disk}\n\
+         {kernel}\
          exec {command} -machine {machine} -accel tcg,thread=multi -display none -nodefaults {arguments} \\\n    \
-         -kernel \"$here/vmlinuz\" -initrd \"$here/initrd.img\"{tree} -append \"{cmdline} $APPEND\" \\\n    \
          {serial} {disk_arguments} -netdev \"user,id=net0$FORWARD\" {network} \"$@\"\n",
         name = board.name,
-        cmdline = emulator.cmdline.as_ref().unwrap_or(&board.cmdline),
         serial = quoted(&emulator.serial),
         machine = emulator.machine,
         arguments = quoted(&emulator.arguments),

@@ -173,6 +173,10 @@ fn make(board: &Board, binary: &Path, etc: Option<&Path>, size: u64, out: &Path)
     tree::root(board, &parts, binary, &work.join("root"))?;
     disk::squash(&work.join("root"), &work.join("root.squashfs"))?;
     boot(board, &archive, etc, out, &work.join("boot"))?;
+    if let Some(firmware) = &board.emulator.firmware {
+        let from = archive.unpack_one(&firmware.package)?.join(&firmware.path);
+        fs::copy(&from, out.join("firmware")).map_err(file(&from))?;
+    }
     if board.device_tree.is_some() {
         emulator::device_tree(board, &out.join("board.dtb"))?;
     }

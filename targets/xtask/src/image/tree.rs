@@ -115,7 +115,11 @@ pub fn root(board: &Board, parts: &Parts, binary: &Path, tree: &Path) -> Result<
     for package in [&parts.busybox, &parts.e2fsck, &parts.authorities] {
         copyright(package, tree)?;
     }
-    executable(board, binary, &tree.join("usr/bin/edge-runtime"))
+    executable(board, binary, &tree.join("usr/bin/edge-runtime"))?;
+    // No later than the image: what the clock of a board without a battery starts at.
+    let built = fs::metadata(binary).and_then(|data| data.modified()).map_err(|e| Error::File(binary.to_owned(), e))?;
+    let seconds = built.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    write(tree, "usr/lib/edge-runtime/built", &format!("{seconds}\n"), false)
 }
 
 /// The executable, without symbols: a development build has 100 MB of them.
