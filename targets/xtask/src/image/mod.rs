@@ -92,6 +92,13 @@ pub fn run(arguments: &[String]) -> Result<(), Error> {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(root()).args(["test", "--workspace", "--test", "image", "--"]);
         cargo.args(["--ignored", "--nocapture"]).env("EDGE_TESTS_AARCH64", &binary).env("EDGE_TESTS_BOARD", &name);
+        // What `cargo xtask` tells this program of its own package would make cargo build others again.
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy().into_owned();
+            if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+                cargo.env_remove(name);
+            }
+        }
         run_program(&mut cargo)?;
     }
     Ok(())
