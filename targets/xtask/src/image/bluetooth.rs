@@ -3,15 +3,13 @@
 //!
 //! Leaves `qemu.sh` (runs the emulator), `vmlinuz` and `initrd.base`.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use super::modules::Modules;
 use super::packages::Archive;
-use super::{cpio, emulator, kernel, tree};
-use crate::error::{Error, output};
+use super::{cpio, emulator, kernel, libraries, tree};
+use crate::error::Error;
 use crate::target::root;
 
 /// What is loaded, in this order: the controller's encryption before Bluetooth, or its self-tests fail.
@@ -55,7 +53,7 @@ pub fn make(out: &Path) -> Result<(), Error> {
     };
     let tree = out.join("tree");
     let _ = fs::remove_dir_all(&tree);
-    for folder in ["bin", "dev", "proc", "sys", "run", "tmp", "usr/bin", "var/lib/bluetooth", "etc/dbus-1", "lib64"] {
+    for folder in ["bin", "dev", "proc", "sys", "run", "tmp", "usr/bin", "var/lib/bluetooth", "etc/dbus-1"] {
         let path = tree.join(folder);
         fs::create_dir_all(&path).map_err(file(&path))?;
     }
@@ -65,8 +63,7 @@ pub fn make(out: &Path) -> Result<(), Error> {
     let busybox = archive.unpack_one("busybox-static")?;
     tree::busybox(&busybox, &tree)?;
     tree::link(&tree, "sbin", "bin")?;
-    tree::link(&tree, "lib/x86_64-linux-gnu", "../lib64")?;
-    programs(&archive, &tree)?;
+    libraries::install(&archive, PACKAGES, PROGRAMS, &tree)?;
     let names = modules.install(&MODULES.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), &tree)?;
     tree::write(&tree, "etc/modules", &format!("{}\n", names.join("\n")), false)?;
     tree::write(&tree, "etc/passwd", "root:x:0:0:root:/:/bin/sh\n", false)?;
@@ -83,57 +80,4 @@ pub fn make(out: &Path) -> Result<(), Error> {
     drop(archive);
     let command = emulator::command("qemu-system-x86_64", "qemu-system-x86", "pc")?;
     tree::write(out, "qemu.sh", &format!("#!/bin/sh\nexec {command} \"$@\"\n"), true)
-}
-
-/// Copies the programs, the loader and every library that one of them needs.
-fn programs(archive: &Archive, tree: &Path) -> Result<(), Error> {
-    let mut names = BTreeSet::new();
-    for package in PACKAGES {
-        let library =
-            |name: &String| PACKAGES.contains(&name.as_str()) || name.starts_with("lib") || name.starts_with("zlib");
-        names.extend(archive.closure(package, &[])?.into_iter().filter(library));
-    }
-    let folders = archive.unpack(&names.into_iter().collect::<Vec<_>>())?;
-    let find = |places: &[String]| -> Option<PathBuf> {
-        let all = folders.iter().flat_map(|folder| places.iter().map(move |place| folder.join(place)));
-        all.into_iter().find(|path| path.is_file())
-    };
-    let missing = |name: &str| Error::Usage(format!("Debian's packages have no {name}"));
-    let loader = ["lib64/ld-linux-x86-64.so.2", "usr/lib64/ld-linux-x86-64.so.2"].map(str::to_owned);
-    tree::copy(&find(&loader).ok_or_else(|| missing("ld.so"))?, &tree.join("lib64/ld-linux-x86-64.so.2"))?;
-    let mut todo = Vec::new();
-    for (name, place) in PROGRAMS {
-        let from = find(&[(*place).to_owned()]).ok_or_else(|| missing(place))?;
-        tree::copy(&from, &tree.join("bin").join(name))?;
-        todo.push(from);
-    }
-    while let Some(file) = todo.pop() {
-        for name in needed(&output(Command::new("readelf").arg("--dynamic").arg(&file))?) {
-            let to = tree.join("lib64").join(&name);
-            if !to.exists() {
-                let places = ["lib", "usr/lib"].map(|lib| format!("{lib}/x86_64-linux-gnu/{name}"));
-                let from = find(&places).ok_or_else(|| missing(&name))?;
-                tree::copy(&from, &to)?;
-                todo.push(from);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The libraries that `readelf --dynamic` lists: `… (NEEDED)  Shared library: [libc.so.6]`.
-fn needed(text: &str) -> Vec<String> {
-    let lines = text.lines().filter(|line| line.contains("(NEEDED)"));
-    lines.filter_map(|line| Some(line.split_once('[')?.1.split_once(']')?.0.to_owned())).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn libraries_are_read_from_the_list() {
-        let text = " 0x01 (NEEDED)             Shared library: [libdbus-1.so.3]\n 0x0e (SONAME)  Library soname: [x]\n";
-        assert_eq!(needed(text), ["libdbus-1.so.3"]);
-    }
 }

@@ -5,6 +5,7 @@ mod board;
 mod cpio;
 mod disk;
 mod emulator;
+mod libraries;
 mod modules;
 mod packages;
 mod tree;
@@ -28,7 +29,8 @@ Makes a disk image: partition table, boot partition, read-only root, state parti
 
   --board NAME    the board: one of targets/xtask/src/image/boards/*.toml
   --binary PATH   the executable; else target/dist/TRIPLE/edge-runtime, which `cargo xtask dist` makes
-  --etc DIR       what becomes /etc/edge-runtime (on the boot partition): config.toml, manifests, hostname, address
+  --etc DIR       what becomes /etc/edge-runtime (on the boot partition): config.toml, manifests, hostname, address,
+                  time-servers
   --size MIB      the size of the disk, of which state takes what is left (1024)
   --out DIR       where it goes (target/dist/image-NAME): the disk, the parts that QEMU is given, and run.sh, which boots it
   --run           boots it in QEMU afterwards, with the console on this terminal
@@ -178,6 +180,9 @@ fn make(board: &Board, binary: &Path, etc: Option<&Path>, size: u64, out: &Path)
     }
 
     tree::root(board, &parts, binary, &work.join("root"))?;
+    // Not by its own name, which would be busybox' rdate, which speaks no SNTP. Its libraries are the only ones.
+    let used = libraries::install(&archive, &["rdate"], &[("sntp", "usr/sbin/rdate")], &work.join("root"))?;
+    used.iter().try_for_each(|package| tree::copyright(package, &work.join("root")))?;
     disk::squash(&work.join("root"), &work.join("root.squashfs"))?;
     boot(board, &archive, etc, out, &work.join("boot"))?;
     if let Some(firmware) = &board.emulator.firmware {

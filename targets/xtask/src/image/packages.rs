@@ -46,6 +46,11 @@ impl Archive {
         Ok(Archive { architecture: architecture.to_owned(), preferred, _lock: lock, folder })
     }
 
+    /// The architecture, as Debian names it.
+    pub fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
     /// An apt command on this archive.
     fn apt(&self, program: &str) -> Command {
         let mut command = Command::new(program);

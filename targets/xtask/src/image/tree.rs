@@ -29,11 +29,13 @@ const FILES: &[(&str, &str, bool)] = &[
     ("etc/init.d/rcK", include_str!("files/rcK"), true),
     ("usr/libexec/edge/node", include_str!("files/node"), true),
     ("usr/libexec/edge/network", include_str!("files/network"), true),
+    ("usr/libexec/edge/time", include_str!("files/time"), true),
     ("usr/libexec/edge/lease", include_str!("files/lease"), true),
     ("usr/libexec/edge/console", include_str!("files/console"), true),
     ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n", false),
     ("etc/group", "root:x:0:\ntty:x:5:\ndialout:x:20:\nnogroup:x:65534:\n", false),
     ("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n", false),
+    ("etc/services", "ntp 123/udp\ndomain 53/udp\ndomain 53/tcp\n", false),
     ("etc/profile", "export PATH=/usr/bin:/bin HOME=/root PS1='\\w # '\n", false),
 ];
 
@@ -159,7 +161,7 @@ fn authorities(package: &Path) -> Result<String, Error> {
 }
 
 /// The package's copyright notice goes where its program goes.
-fn copyright(package: &Path, tree: &Path) -> Result<(), Error> {
+pub fn copyright(package: &Path, tree: &Path) -> Result<(), Error> {
     let docs = package.join("usr/share/doc");
     for entry in fs::read_dir(&docs).into_iter().flatten().flatten() {
         let from = entry.path().join("copyright");
