@@ -72,7 +72,7 @@ pub fn write(path: &Path, content: &Content) -> Result<(), Error> {
     partition(path, content.boot, &layout)?;
     disk.seek(SeekFrom::Start(layout.root * MIB)).and_then(|_| disk.write_all(&root)).map_err(file)?;
     fat(path, content.boot_tree)?;
-    let mut ext4 = Command::new("mke2fs");
+    let mut ext4 = Command::new(super::tool("mke2fs"));
     ext4.args(["-q", "-F", "-t", "ext4", "-L", "edge-state", "-m", "1"]);
     ext4.args(["-E", &format!("root_owner=0:0,offset={}", layout.state * MIB)]);
     output(ext4.arg(path).arg(format!("{}k", layout.state_size * 1024))).map(drop)
@@ -81,7 +81,7 @@ pub fn write(path: &Path, content: &Content) -> Result<(), Error> {
 /// The partition table.
 fn partition(path: &Path, boot: Boot, layout: &Layout) -> Result<(), Error> {
     let sfdisk = |error: std::io::Error| Error::Program("sfdisk".to_owned(), error.to_string());
-    let mut command = Command::new("sfdisk");
+    let mut command = Command::new(super::tool("sfdisk"));
     command.args(["--quiet", "--no-reread", "--no-tell-kernel", "--wipe", "never"]).arg(path);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().map_err(sfdisk)?;
     // The end of the input is the end of the table, so it must be closed before waiting.

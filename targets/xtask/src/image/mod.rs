@@ -139,9 +139,15 @@ fn parse(arguments: &[String]) -> Result<Option<Options>, Error> {
     Ok(Some(options))
 }
 
+/// The path of a program: Debian keeps some of them out of a user's PATH.
+fn tool(name: &str) -> PathBuf {
+    let sbin = Path::new("/usr/sbin").join(name);
+    if sbin.is_file() { sbin } else { PathBuf::from(name) }
+}
+
 /// All that is missing, at once.
 fn check_tools() -> Result<(), Error> {
-    let missing = TOOLS.iter().filter(|(program, _)| Command::new(program).arg("--version").output().is_err());
+    let missing = TOOLS.iter().filter(|(program, _)| Command::new(tool(program)).arg("--version").output().is_err());
     let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
     packages.dedup();
     if packages.is_empty() {
