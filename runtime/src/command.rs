@@ -117,7 +117,9 @@ pub fn main() -> ExitCode {
 fn client(verb: cli::Verb, socket: &Path, flags: &Flags) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
-            let code = runtime.block_on(cli::run(verb, socket, &|| load(flags)));
+            let machine =
+                cli::Machine { settings: &|| load(flags), board: &flags.board, file: flags.config.as_deref() };
+            let code = runtime.block_on(cli::run(verb, socket, &machine));
             // A read of standard input that is still waiting must not hold up the end.
             runtime.shutdown_background();
             code

@@ -12,6 +12,7 @@ pub mod config;
 pub mod demo;
 pub mod disk;
 pub mod dmi;
+pub mod doctor;
 pub mod engine;
 pub mod events;
 pub mod exit;

@@ -83,6 +83,17 @@ pub fn alarm(seconds: u32) {
     }
 }
 
+/// Whether somebody keeps the kernel's clock right, and by how many microseconds it may be wrong at most (adjtimex(2)); `None`
+/// when the kernel does not say.
+pub fn clock_synchronised() -> Option<(bool, i64)> {
+    // SAFETY: all zeros is a valid value of this plain structure, and `modes` 0 only reads; the structure outlives the call.
+    let (state, timex) = unsafe {
+        let mut timex: libc::timex = std::mem::zeroed();
+        (libc::adjtimex(&raw mut timex), timex)
+    };
+    (state >= 0).then_some((timex.status & libc::STA_UNSYNC == 0, timex.maxerror))
+}
+
 /// Registers a descriptor with the reactor.
 ///
 /// # Errors

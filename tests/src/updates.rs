@@ -53,7 +53,8 @@ pub fn edge(arguments: &[&str]) -> Output {
 #[track_caller]
 pub fn program(folder: &Path, name: &str, body: &str) -> PathBuf {
     let (source, path) = (folder.join(format!("{name}.c")), folder.join(name));
-    std::fs::write(&source, format!("#include <unistd.h>\nint main(void) {{ {body} }}\n")).expect("a source");
+    std::fs::write(&source, format!("#include <stdlib.h>\n#include <unistd.h>\nint main(void) {{ {body} }}\n"))
+        .expect("a source");
     run::run("cc", ["-static", "-O1", "-o", text(&path), text(&source)], "").ok();
     path
 }

@@ -1,12 +1,12 @@
 //! The promise: a new version is kept when it is healthy, whatever is wrong with it the one before comes back, and containers
 //! do not notice.
 //!
-//! Needs root (containers), umoci, busybox-static, cc and strip (binutils).
+//! Needs root (containers), umoci, busybox-static, cc, strip (binutils), tar and openssl.
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use edge_tests::daemon::Node;
 use edge_tests::updates::{Maker, apply, apply_under_init, edge, executable, program, refused, status, stripped};
@@ -112,8 +112,9 @@ fn a_version_that_crashes_is_left_and_the_objects_are_as_before() {
     let (mut node, maker) = node_and_maker();
     node.start();
     node.apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: before}\n");
-    let crashes = program(node.folder(), "crashes", "sleep(1); return 3;");
-    // It says that it writes another schema: the store is copied before it is started.
+    // It says that it writes another schema, and leaves nothing that the version before could read.
+    let ruin = format!("sleep(1); return system(\"rm -rf {}/*\") + 3;", node.state().join("store").display());
+    let crashes = program(node.folder(), "crashes", &ruin);
     let artefact = maker.pack(&crashes, "9.0.0", &["--store-schema", "99"]);
     let (again, said) = apply_under_init(&mut node, &artefact, &[]);
     assert_eq!(said.code(), Some(1), "{said}");
@@ -153,6 +154,7 @@ fn a_version_that_is_not_well_goes_back_by_itself() {
     // Whoever gets the port while the node restarts keeps it: the new version's bus cannot work.
     let thief = std::thread::spawn(move || wait::until("the port is free", || TcpListener::bind(address).ok()));
     let artefact = maker.pack(&stripped(node.folder()), "9.0.0", &[]);
+    let started = Instant::now();
     let (again, said) = apply_under_init(&mut node, &artefact, &[]);
     assert_eq!((said.code(), again), (Some(1), 0), "{said}");
     assert!(said.stderr.contains("not healthy within 5 s: bus is"), "{said}");
@@ -160,6 +162,9 @@ fn a_version_that_is_not_well_goes_back_by_itself() {
     assert_eq!(node.pid(), pid, "it went back in the same process");
     node.wait_ready();
     runs(&node, "factory");
+    // The alarm that was set for the version that gave way (5 s, a fifth, and 10) must not end the one before.
+    wait::until_true("the alarm would have rung", || started.elapsed() > Duration::from_secs(17));
+    assert!(node.is_running(), "the version before was ended\n{}", node.log());
     // What was not well before is not held against a new version.
     let (_, said) = apply_under_init(&mut node, &artefact, &[]);
     assert!(said.ok().stdout.contains("healthy and in use"));
@@ -222,6 +227,37 @@ fn what_is_not_right_is_refused_and_changes_nothing() {
     assert!(node.stop().success());
 }
 
+/// Artefacts are checked, and keys made, without us: by tar and OpenSSL.
+#[test]
+fn others_read_our_artefacts_and_make_our_keys() {
+    let node = Node::new();
+    let openssl = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("openssl");
+        run::finish(command.args(arguments).current_dir(node.folder()), "", wait::DEADLINE)
+    };
+    let maker = Maker::new(node.folder(), "maker");
+    let fine = program(node.folder(), "fine", "return 0;");
+    let artefact = maker.pack(&fine, "9.0.0", &[]);
+    let text = |path: &Path| path.to_str().expect("text").to_owned();
+    run::run("tar", ["-xf", &text(&artefact), "-C", &text(node.folder())], "").ok();
+    let verify = ["pkeyutl", "-verify", "-pubin", "-inkey", "maker.pem.pub", "-rawin", "-in", "manifest.json"];
+    openssl(&[verify.as_slice(), &["-sigfile", "manifest.json.sig"]].concat()).ok();
+    run::run("gunzip", [text(&node.folder().join("edge-runtime.gz"))], "").ok();
+    assert_eq!(std::fs::read(node.folder().join("edge-runtime")).unwrap(), std::fs::read(&fine).unwrap());
+    // The public key that OpenSSL makes of our private one is the one we gave.
+    let public = openssl(&["pkey", "-in", "maker.pem", "-pubout"]).ok().stdout;
+    assert_eq!(public, std::fs::read_to_string(node.folder().join("maker.pem.pub")).unwrap());
+
+    openssl(&["genpkey", "-algorithm", "ed25519", "-out", "theirs.pem"]).ok();
+    openssl(&["pkey", "-in", "theirs.pem", "-pubout", "-out", "theirs.pub"]).ok();
+    let output = text(&node.folder().join("theirs.edgeupdate"));
+    let key = text(&node.folder().join("theirs.pem"));
+    edge(&["update", "pack", &text(&fine), "--key", &key, "--as-version", "9.0.0", "-o", &output]).ok();
+    let pem = std::fs::read_to_string(node.folder().join("theirs.pub")).expect("a public key");
+    node.reconfigure(&format!("[update]\npublic-keys = [{pem:?}]\n"));
+    run::finish(&mut apply(&node, Path::new(&output), &[]), "", wait::DEADLINE).ok();
+}
+
 /// The launcher counts on disk: a slot that was damaged since, a state that makes no sense, and a second daemon cost nothing.
 #[test]
 fn damage_falls_back_to_what_can_be_started() {
@@ -250,6 +286,17 @@ fn damage_falls_back_to_what_can_be_started() {
     runs(&node, "factory");
     assert!(
         status(&node)["state"]["last"]["why"].as_str().is_some_and(|w| w.contains("not the one that was installed"))
+    );
+    assert!(node.stop().success());
+
+    // Whole, and not to be executed.
+    run::finish(&mut apply(&node, &artefact, &[]), "", wait::DEADLINE).ok();
+    let rights = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(&slot, rights).expect("other rights");
+    node.start();
+    runs(&node, "factory");
+    assert!(
+        status(&node)["state"]["last"]["why"].as_str().is_some_and(|w| w.contains("it cannot be started: Permission"))
     );
     assert!(node.stop().success());
 

@@ -5,6 +5,7 @@ pub mod client;
 mod columns;
 mod completion;
 mod describe;
+mod doctor;
 mod error;
 mod get;
 mod image;
@@ -15,6 +16,7 @@ mod out;
 mod update;
 pub mod verbs;
 
+pub use doctor::DoctorArgs;
 pub use error::CliError;
 pub use out::{Out, Table, age, bytes};
-pub use verbs::{Settings, Verb, run};
+pub use verbs::{Machine, Verb, run};

@@ -14,8 +14,8 @@ use super::client::Client;
 use super::error::CliError;
 use super::get::document_text;
 use super::out::{Out, Table, bytes};
-use super::verbs::{Format, Settings};
-use crate::config::Config;
+use super::verbs::Format;
+use crate::config::{Config, ConfigError, Merged};
 use crate::supervisor::chain;
 use crate::update::artefact::digest;
 use crate::update::keys::{self, PrivateKey};
@@ -26,6 +26,9 @@ use crate::update::{Folder, State, Version, document, stage};
 const AGAIN: Duration = Duration::from_millis(500);
 /// What a node may take on top of its own deadline to stop, to start, and to go back.
 const GRACE: Duration = Duration::from_secs(90);
+
+/// The configuration of this machine, read when it is needed.
+type Settings<'a> = dyn Fn() -> Result<(Config, Merged), ConfigError> + 'a;
 
 /// `update …`.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]

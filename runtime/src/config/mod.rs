@@ -73,7 +73,7 @@ pub fn glance(sources: &Sources, path: &str) -> Option<Value> {
     let files = sources.files.iter().map(|(_, text)| Layer::parse(text, |_| Origin::BuiltIn).0);
     let layers = std::iter::once(schema::built_in()).chain(board).chain(files);
     let layers = layers.chain([Layer::environment(&sources.environment).0, Layer::flags(&sources.flags).0]);
-    layers.filter_map(|mut layer| layer.values.remove(path)).last().map(|(value, _)| value)
+    layers.filter_map(|mut layer| layer.values.remove(path)).next_back().map(|(value, _)| value)
 }
 
 /// Merges and checks all layers.

@@ -435,7 +435,8 @@ pub const KEYS: &[Key] = &[
         Some("300"),
         "How long after its start a new version must have been; else the one before is started again.",
     ),
-    key("update.tries", int(1, 10, "starts"), Some("3"), "How often a new version may be started until then."),
+    // systemd gives up on a unit that it has to start a sixth time within ten seconds: the way back must come before.
+    key("update.tries", int(1, 4, "starts"), Some("3"), "How often a new version may be started until then."),
     key("shutdown.deadline-seconds", int(1, 600, "seconds"), Some("20"), "How long an orderly shutdown may take."),
 ];
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ring::rand::SystemRandom;
+use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 
 /// Where the node looks for public keys beside its configuration.
@@ -16,6 +16,10 @@ pub const FOLDER: &str = "/etc/edge-runtime/update-keys.d";
 const LONGEST: u64 = 16 << 10;
 /// What precedes the 32 bytes of a public key in its DER (RFC 8410, section 10.1).
 const SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
+/// What precedes the 32 bytes of a private key in its DER (RFC 8410, section 7; version 1, which OpenSSL reads).
+const PKCS8: [u8; 16] =
+    [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 
 /// Why a key cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -146,9 +150,11 @@ impl PrivateKey {
 /// # Errors
 /// [`KeyError::Random`].
 pub fn generate() -> Result<(String, PublicKey), KeyError> {
-    let der = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| KeyError::Random)?;
-    let pair = Ed25519KeyPair::from_pkcs8(der.as_ref()).map_err(|_| KeyError::Random)?;
-    Ok((armour("PRIVATE KEY", der.as_ref()), PrivateKey { pair }.public()))
+    let mut seed = [0; 32];
+    SystemRandom::new().fill(&mut seed).map_err(|_| KeyError::Random)?;
+    let pair = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| KeyError::Random)?;
+    let der = [PKCS8.as_slice(), &seed].concat();
+    Ok((armour("PRIVATE KEY", &der), PrivateKey { pair }.public()))
 }
 
 fn armour(label: &str, bytes: &[u8]) -> String {

@@ -83,13 +83,15 @@ fn cannot_start(state: &mut State, why: &str, now_ms: i64) {
     state.put(broken, None);
 }
 
-/// Becomes the version in use. Returns when that is this executable, or when no other can be started.
+/// Becomes the version in use. Returns when that is this executable.
 ///
 /// `run_lock` is the lock of a daemon that runs: a second one that will be sent away must not use up a start.
 pub fn launch(state_dir: &Path, run_lock: Option<&Path>) {
     if env::var_os(SLOT).is_some() {
         return;
     }
+    // A version that gave way by itself has left its alarm behind.
+    crate::sys::alarm(0);
     let folder = Folder::below(state_dir);
     match folder.read() {
         Ok(None) => return,
@@ -98,31 +100,30 @@ pub fn launch(state_dir: &Path, run_lock: Option<&Path>) {
         Ok(Some(_)) => {}
         Err(error) => return say(&error.to_string()),
     }
-    // A slot more than there are: each round either ends here or takes one out of use.
-    for _ in 0..3 {
-        match round(&folder, state_dir) {
-            Ok(Step::Here) => return crate::sys::alarm(0),
-            Ok(Step::Start(slot)) => {
-                let Err(error) = become_slot(&folder, slot);
-                let why = format!("it cannot be started: {error}");
-                say(&format!("slot {}: {why}", slot.name()));
-                let told = folder.change(|state| {
-                    cannot_start(state, &why, crate::clock::now_ms());
-                    Some(())
-                });
-                if let Err(error) = told {
-                    return say(&error.to_string());
-                }
-            }
-            Err(why) => return say(&format!("the image's own version is started this time: {why}")),
-        }
-    }
-    crate::sys::alarm(0);
+    let slot = match round(&folder, state_dir) {
+        Ok(Step::Here) => return,
+        Ok(Step::Start(slot)) => slot,
+        Err(why) => return say(&format!("the image's own version is started this time: {why}")),
+    };
+    let Err(error) = become_slot(&folder, slot);
+    let why = format!("it cannot be started: {error}");
+    say(&format!("slot {}: {why}", slot.name()));
+    let noted = folder.change(|state| {
+        cannot_start(state, &why, crate::clock::now_ms());
+        Some(())
+    });
+    let Err(error) = match noted {
+        // An exec that fails leaves signals changed, so it begins anew; the slot is out of use now, so this ends.
+        Ok(_) => restart().map_err(|e| e.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    say(&error);
 }
 
 /// One look at the state: what it says is on disk when this returns.
 fn round(folder: &Folder, state_dir: &Path) -> Result<Step, String> {
-    let _lock = folder.lock("state.lock", true).map_err(|e| e.to_string())?;
+    // On a disk that takes nothing there is no lock either; a version that has proved itself is started all the same.
+    let _lock = folder.lock("state.lock", true).ok();
     let Some(before) = folder.read().map_err(|e| e.to_string())? else { return Ok(Step::Here) };
     let mut state = before.clone();
     let step = decide(&mut state, &Version::own(), crate::clock::now_ms());
@@ -160,6 +161,7 @@ fn become_slot(folder: &Folder, slot: Slot) -> Result<Infallible, io::Error> {
     let name = arguments.next().unwrap_or_else(|| OsString::from("edge-runtime"));
     let error =
         Command::new(&path).arg0(name).args(arguments).env(SLOT, slot.name()).env(LAUNCHER, own_executable()).exec();
+    crate::sys::alarm(0);
     Err(error)
 }
 

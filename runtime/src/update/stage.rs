@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::artefact::{self, Artefact, ArtefactError};
 use super::gate;
@@ -202,9 +202,9 @@ pub fn pack(
     manifest: &Manifest,
     executable: &[u8],
     key: &super::keys::PrivateKey,
-    path: &PathBuf,
+    path: &Path,
 ) -> Result<(), StageError> {
     let mut bytes = Vec::new();
     let packed = artefact::pack(manifest, executable, key, &mut bytes).and_then(|()| write_atomically(path, &bytes));
-    packed.map_err(|source| StageError::File { path: path.clone(), source })
+    packed.map_err(|source| StageError::File { path: path.to_owned(), source })
 }

@@ -11,10 +11,14 @@ const LONGEST: usize = 64;
 /// A version: `1.2.3`, `1.2.3-rc.1`, `1.2.3+build`. What follows `+` plays no part in comparing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Version {
+pub struct Version(String);
+
+/// What is compared, in this order. A release is newer than all of its pre-releases.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
     numbers: [u64; 3],
+    released: bool,
     pre: Vec<Part>,
-    text: String,
 }
 
 /// A part of a pre-release: numbers are older than words.
@@ -33,11 +37,7 @@ impl Version {
     /// This program's.
     pub fn own() -> Version {
         // Cargo takes nothing but a version for a package's version.
-        Version::parse(env!("CARGO_PKG_VERSION")).unwrap_or(Version {
-            numbers: [0; 3],
-            pre: Vec::new(),
-            text: "0.0.0".to_owned(),
-        })
+        Version(env!("CARGO_PKG_VERSION").to_owned())
     }
 
     /// Reads a version.
@@ -45,11 +45,14 @@ impl Version {
     /// # Errors
     /// [`NotAVersion`].
     pub fn parse(text: &str) -> Result<Version, NotAVersion> {
-        read(text).ok_or_else(|| NotAVersion(text.chars().take(LONGEST).collect()))
+        match rank(text) {
+            Some(_) => Ok(Version(text.to_owned())),
+            None => Err(NotAVersion(text.chars().take(LONGEST).collect())),
+        }
     }
 }
 
-fn read(text: &str) -> Option<Version> {
+fn rank(text: &str) -> Option<Rank> {
     let plain = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     let (rest, build) = text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
     if text.len() > LONGEST || build.is_some_and(|b| !b.split('.').all(plain)) {
@@ -67,17 +70,12 @@ fn read(text: &str) -> Option<Version> {
     }
     let part = |s: &str| plain(s).then(|| number(s).map_or_else(|| Part::Word(s.to_owned()), Part::Number));
     let pre = pre.map_or(Some(Vec::new()), |pre| pre.split('.').map(part).collect())?;
-    Some(Version { numbers, pre, text: text.to_owned() })
+    Some(Rank { numbers, released: pre.is_empty(), pre })
 }
 
 impl Ord for Version {
     fn cmp(&self, other: &Version) -> Ordering {
-        // A release is newer than all of its pre-releases.
-        let released = |v: &Version| v.pre.is_empty();
-        self.numbers
-            .cmp(&other.numbers)
-            .then_with(|| released(self).cmp(&released(other)))
-            .then_with(|| self.pre.cmp(&other.pre))
+        rank(&self.0).cmp(&rank(&other.0))
     }
 }
 
@@ -97,7 +95,7 @@ impl Eq for Version {}
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(&self.0)
     }
 }
 
@@ -111,7 +109,7 @@ impl TryFrom<String> for Version {
 
 impl From<Version> for String {
     fn from(version: Version) -> String {
-        version.text
+        version.0
     }
 }
 
