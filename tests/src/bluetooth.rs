@@ -305,9 +305,10 @@ pub struct Machine {
 impl Machine {
     /// Starts it, and the program in it. The first one on a machine prepares kernel and emulator, below `.cache`.
     pub fn start() -> Machine {
-        let prepare = root().join("tests/bluetooth/prepare.sh");
-        let parts = once("bluetooth-machine", |place| {
-            run(Command::new(&prepare).arg(place), "Debian's packages, once, for the Bluetooth machine");
+        let parts = once("bluetooth-vm", |place| {
+            let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+            cargo.current_dir(root()).args(["xtask", "image", "--bluetooth-vm", "--out"]).arg(place);
+            run(&mut cargo, "Debian's packages, once, for the Bluetooth machine");
         });
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
@@ -321,14 +322,15 @@ impl Machine {
         image.extend(std::fs::read(at("more.gz")).expect("the program's archive"));
         std::fs::write(at("initrd"), image).expect("the image");
 
-        let socket = |name: &str| format!("socket,id={name},server=on,wait=off,path={}", at(name).display());
+        // The machine waits for its controller: one that is slow to come would not hear what it is told first.
+        let socket = |name: &str, wait| format!("socket,id={name},server=on,wait={wait},path={}", at(name).display());
         let mut qemu = Command::new(parts.join("qemu.sh"));
         qemu.args(["-accel", "tcg", "-m", "256", "-nodefaults", "-display", "none", "-no-reboot"]);
         qemu.arg("-kernel").arg(parts.join("vmlinuz")).arg("-initrd").arg(at("initrd"));
         qemu.args(["-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on"]);
         qemu.args(["-chardev", &format!("file,id=log,path={}", at("log").display()), "-serial", "chardev:log"]);
-        qemu.args(["-chardev", &socket("hci"), "-serial", "chardev:hci"]);
-        qemu.args(["-chardev", &socket("talk"), "-serial", "chardev:talk"]);
+        qemu.args(["-chardev", &socket("talk", "off"), "-chardev", &socket("hci", "on")]);
+        qemu.args(["-serial", "chardev:hci", "-serial", "chardev:talk"]);
         let qemu = qemu.stdin(Stdio::null()).spawn().expect("qemu starts");
         let start = Instant::now();
         while !(at("hci").exists() && at("talk").exists()) {

@@ -19,6 +19,7 @@ pub mod image;
 pub mod libmodbus;
 pub mod line;
 pub mod load;
+pub mod machine;
 pub mod modbus;
 pub mod mosquitto;
 pub mod onvif_camera;

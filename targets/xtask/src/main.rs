@@ -1,4 +1,4 @@
-//! Distribution, size budgets, benchmarks: `cargo xtask help`.
+//! Distribution, images that boot, size budgets, benchmarks: `cargo xtask help`.
 
 mod bench;
 mod dist;
@@ -6,6 +6,7 @@ mod elf;
 mod error;
 mod graph;
 mod idle;
+mod image;
 mod licences;
 mod manual;
 mod pack;
@@ -24,6 +25,7 @@ cargo xtask COMMAND [--target TRIPLE]...
   dist     builds, checks and packs the static executable, for every target in targets/*.toml or those named
   reproduce builds what dist or size has built once more in another folder, and compares the bytes
   build    the same executable in the quickest profile, for tests; prints its path
+  image    makes a disk image that boots on a board: cargo xtask image --help
   size     builds as dist does and compares with the budgets and the last release, by crate; --record makes it the last
   bench    measures the node beside its peers, as docs/BENCHMARKS.md tells
   help     prints this
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Some(("strip", rest)) => dist::strip(rest),
         Some(("reproduce", rest)) => reproduce::run(rest),
         Some(("build", rest)) => dist::quick(rest),
+        Some(("image", rest)) => image::run(rest),
         Some(("size", rest)) => size::run(rest),
         Some(("bench", rest)) => bench::run(rest),
         None | Some(("help" | "--help" | "-h", _)) => {

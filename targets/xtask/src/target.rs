@@ -122,7 +122,8 @@ fn all() -> Result<Vec<String>, Error> {
     Ok(triples)
 }
 
-fn load(triple: String) -> Result<Target, Error> {
+/// The target of that name.
+pub fn load(triple: String) -> Result<Target, Error> {
     let path: PathBuf = root().join("targets").join(format!("{triple}.toml"));
     let facts = toml::from_str(&read(&path)?).map_err(|error| Error::Content(path, error.to_string()))?;
     Ok(Target { triple, facts })
