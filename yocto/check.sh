@@ -42,10 +42,12 @@ for machine in qemuarm64 raspberrypi4-64; do
     configure "$machine"
     for arguments in -p "-n edge-image" "-n edge-runtime-bin"; do
         # Unquoted on purpose: the option and its recipe.
-        bitbake $arguments > "$work/log" 2>&1 || fail=1
-        grep -E '^(ERROR|WARNING)|Parsing of' "$work/log" || true
-        if grep -qE '^(ERROR|WARNING)' "$work/log"; then fail=1; fi
-        echo "$machine: bitbake $arguments: $([ $fail = 0 ] && echo passed || echo FAILED)"
+        verdict=passed
+        bitbake $arguments > "$work/log" 2>&1 || verdict=FAILED
+        if grep -qE '^(ERROR|WARNING)' "$work/log"; then verdict=FAILED; fi
+        echo "$machine: bitbake $arguments: $verdict"
+        grep -E '^Parsing of' "$work/log" || true
+        if [ $verdict = FAILED ]; then fail=1; tail -n 30 "$work/log"; fi
     done
 done
 if [ -n "$full" ] && [ $fail = 0 ]; then
