@@ -2,14 +2,14 @@
 # Parses the layer with bitbake and, with --full, runs yocto-check-layer (minutes).
 # usage: yocto/check.sh [--full] LAYERS-FOLDER
 # LAYERS-FOLDER holds openembedded-core, bitbake and meta-raspberrypi (branches wrynose, 2.18, wrynose). bitbake refuses
-# root: run it as another user who can read both folders. The build folder is made anew below TMPDIR and removed.
+# root: run it as another user, with the locale en_US.UTF-8. The build folder is made anew below TMPDIR and removed.
 set -eu
 full=
 [ "${1:-}" = --full ] && { full=1; shift; }
 layers=$(cd "${1:?usage: yocto/check.sh [--full] LAYERS-FOLDER}" && pwd)
 root=$(cd "$(dirname "$0")/.." && pwd)
 layer=$root/yocto/meta-edge-runtime
-export LC_ALL="${EDGE_LOCALE:-C.utf8}" LANG="${EDGE_LOCALE:-C.utf8}"
+export LC_ALL="${EDGE_LOCALE:-en_US.UTF-8}" LANG="${EDGE_LOCALE:-en_US.UTF-8}"
 export PATH="$layers/openembedded-core/scripts:$layers/bitbake/bin:$PATH" PYTHONPATH="$layers/bitbake/lib"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
