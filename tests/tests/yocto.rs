@@ -45,7 +45,11 @@ fn every_board_has_a_target_and_a_kas_file_with_its_machine() {
         assert!(targets.contains(&value("target")), "{board}: {} is no target", value("target"));
         let machine = read(&format!("yocto/kas/{board}.yml"));
         let machine = machine.lines().find_map(|l| l.strip_prefix("machine: "));
-        assert_eq!(machine, Some(value("yocto-machine").as_str()), "{board}: machine of the kas file and yocto-machine");
+        assert_eq!(
+            machine,
+            Some(value("yocto-machine").as_str()),
+            "{board}: machine of the kas file and yocto-machine"
+        );
     }
 }
 
@@ -68,4 +72,23 @@ fn the_linter_finds_no_error_in_the_layer() {
     assert!(output.status.success(), "{text}");
     let errors: Vec<_> = text.lines().filter(|l| l.contains(":error:")).collect();
     assert!(errors.is_empty(), "{errors:#?}");
+}
+
+#[test]
+fn kas_reads_the_file_of_every_board() {
+    let kas = venv("kas", &["kas==5.5"]).with_file_name("kas");
+    let work = tempfile::tempdir().unwrap();
+    for board in names("board-configs", ".toml") {
+        let mut dump = Command::new(&kas);
+        dump.env("KAS_WORK_DIR", work.path()).arg("dump");
+        // Steps that would fetch the other layers.
+        for step in ["repo_setup_loop", "finish_setup_repos", "repos_checkout"] {
+            dump.args(["--skip", step]);
+        }
+        let output = dump.arg(root().join(format!("yocto/kas/{board}.yml"))).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let problems = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !problems.contains("WARNING"), "{board}: {problems}");
+        assert!(text.contains("target: edge-image") && text.contains("openembedded-core"), "{board}: {text}");
+    }
 }
