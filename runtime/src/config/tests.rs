@@ -13,7 +13,7 @@ fn problems(sources: &Sources) -> Vec<String> {
 #[test]
 fn every_board_loads_and_says_what_it_is() {
     let boards: Vec<_> = board::all().collect();
-    for name in ["rpi4", "rpi5", "rpi3", "generic-x86", "generic-arm64", "imx8mm-evk", "beaglebone", "qemu-arm64"] {
+    for name in ["rpi4", "rpi5", "rpi3", "generic-x86", "generic-arm64", "imx8mm-evk", "beaglebone-ai64", "rock-3a", "qemu-arm64"] {
         assert!(boards.iter().any(|b| b.name == name), "{name}");
     }
     for board in boards {

@@ -1,0 +1,58 @@
+#!/bin/sh
+# Parses the layer with bitbake and, with --full, runs yocto-check-layer (minutes).
+# usage: yocto/check.sh [--full] LAYERS-FOLDER
+# LAYERS-FOLDER holds openembedded-core, bitbake and meta-raspberrypi (branches wrynose, 2.18, wrynose). bitbake refuses
+# root: run it as another user, with the locale en_US.UTF-8. The build folder is made anew below TMPDIR and removed.
+set -eu
+full=
+[ "${1:-}" = --full ] && { full=1; shift; }
+layers=$(cd "${1:?usage: yocto/check.sh [--full] LAYERS-FOLDER}" && pwd)
+root=$(cd "$(dirname "$0")/.." && pwd)
+layer=$root/yocto/meta-edge-runtime
+export LC_ALL="${EDGE_LOCALE:-en_US.UTF-8}" LANG="${EDGE_LOCALE:-en_US.UTF-8}"
+export PATH="$layers/openembedded-core/scripts:$layers/bitbake/bin:$PATH" PYTHONPATH="$layers/bitbake/lib"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$work/build/conf" "$work/dist"
+# The source archive as the README makes it, and empty stand-ins for the prebuilt ones: nothing is compiled here.
+tar -czf "$work/dist/edge-runtime-0.1.0.tar.gz" -C "$root" LICENSE
+for triple in aarch64-unknown-linux-gnu x86_64-unknown-linux-gnu; do
+    tar -czf "$work/dist/edge-runtime-0.1.0-$triple.tar.gz" -C "$root" LICENSE
+done
+cat > "$work/build/conf/bblayers.conf" <<CONF
+BBPATH = "\${TOPDIR}"
+BBFILES ?= ""
+BBLAYERS = "$layers/openembedded-core/meta $layers/meta-raspberrypi $layer"
+CONF
+configure() {
+    cat > "$work/build/conf/local.conf" <<CONF
+MACHINE = "$1"
+DISTRO_FEATURES:append = " edge-runtime systemd usrmerge"
+INIT_MANAGER = "systemd"
+LICENSE_FLAGS_ACCEPTED = "synaptics-killswitch"
+EDGE_RUNTIME_DIST = "$work/dist"
+BB_NO_NETWORK = "1"
+CONNECTIVITY_CHECK_URIS = ""
+CONF
+}
+cd "$work/build"
+export BUILDDIR="$work/build"
+fail=0
+for machine in qemuarm64 raspberrypi4-64; do
+    configure "$machine"
+    for arguments in -p "-n edge-image" "-n edge-runtime-bin"; do
+        # Unquoted on purpose: the option and its recipe.
+        verdict=passed
+        bitbake $arguments > "$work/log" 2>&1 || verdict=FAILED
+        if grep -qE '^(ERROR|WARNING)' "$work/log"; then verdict=FAILED; fi
+        echo "$machine: bitbake $arguments: $verdict"
+        grep -E '^Parsing of' "$work/log" || true
+        if [ $verdict = FAILED ]; then fail=1; tail -n 30 "$work/log"; fi
+    done
+done
+if [ -n "$full" ] && [ $fail = 0 ]; then
+    configure qemuarm64
+    sed -i "s, $layer,," conf/bblayers.conf
+    yocto-check-layer --no-auto-dependency "$layer" || fail=1
+fi
+exit $fail
