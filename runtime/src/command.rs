@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config, Merged, Sources};
 use crate::exit::Exit;
+use crate::update::launch;
 use crate::{app, cli, demo};
 
 /// Turns this Linux gateway into an edge node: containers, event bus, field devices and a durable way to the cloud.
@@ -96,10 +97,10 @@ pub fn main() -> ExitCode {
         return print(&text).into();
     }
     match line.verb {
-        Some(Verb::Client(verb)) => client(verb, &line.socket),
+        Some(Verb::Client(verb)) => client(verb, &line.socket, &line.flags),
         Some(Verb::Demo(demo)) => demo::main(&demo).into(),
         Some(Verb::SamplePod) => demo::sample_pod().into(),
-        None => with_config(&line.flags, |config, _| app::main(config)).into(),
+        None => daemon(&line.flags).into(),
         Some(Verb::Config(ConfigVerb::Check)) => {
             let right = |config: &Config| {
                 format!("the configuration is right (board {}, node {})\n", config.board.name, config.node)
@@ -113,10 +114,12 @@ pub fn main() -> ExitCode {
 }
 
 /// Runs a verb on a reactor of one thread: it waits for one socket and the terminal.
-fn client(verb: cli::Verb, socket: &Path) -> ExitCode {
+fn client(verb: cli::Verb, socket: &Path, flags: &Flags) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
-            let code = runtime.block_on(cli::run(verb, socket));
+            let machine =
+                cli::Machine { settings: &|| load(flags), board: &flags.board, file: flags.config.as_deref() };
+            let code = runtime.block_on(cli::run(verb, socket, &machine));
             // A read of standard input that is still waiting must not hold up the end.
             runtime.shutdown_background();
             code
@@ -128,15 +131,42 @@ fn client(verb: cli::Verb, socket: &Path) -> ExitCode {
     }
 }
 
-/// Nothing is opened or bound before all of the configuration has been read and checked.
-fn with_config(flags: &Flags, then: impl FnOnce(Config, &Merged) -> Exit) -> Exit {
-    match sources(flags).and_then(|sources| config::load(&sources)) {
-        Ok((config, merged)) => then(config, &merged),
+/// Runs the daemon: this executable, or the one that an update has put in its place.
+fn daemon(flags: &Flags) -> Exit {
+    let sources = match sources(flags) {
+        Ok(sources) => sources,
+        Err(error) => return refuse(&error),
+    };
+    match config::load(&sources) {
+        Ok((config, _)) => {
+            launch::launch(&config.paths.state, Some(&config.paths.lock()));
+            app::main(config)
+        }
         Err(error) => {
-            complain(&format!("the configuration is not right\n{error}"));
-            Exit::Config
+            // A later version may understand what this one does not.
+            if let Some(config::Value::Text(dir)) = config::glance(&sources, "paths.state-dir") {
+                launch::launch(Path::new(&dir), None);
+            }
+            refuse(&error)
         }
     }
+}
+
+/// Nothing is opened or bound before all of the configuration has been read and checked.
+fn with_config(flags: &Flags, then: impl FnOnce(Config, &Merged) -> Exit) -> Exit {
+    match load(flags) {
+        Ok((config, merged)) => then(config, &merged),
+        Err(error) => refuse(&error),
+    }
+}
+
+fn load(flags: &Flags) -> Result<(Config, Merged), config::ConfigError> {
+    sources(flags).and_then(|sources| config::load(&sources))
+}
+
+fn refuse(error: &config::ConfigError) -> Exit {
+    complain(&format!("the configuration is not right\n{error}"));
+    Exit::Config
 }
 
 fn sources(flags: &Flags) -> Result<Sources, config::ConfigError> {

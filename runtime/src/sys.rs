@@ -74,6 +74,26 @@ pub fn set_watchdog_timeout(device: &File, seconds: i32) -> io::Result<i32> {
     if rc == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Has the kernel end this process (SIGALRM) after so many seconds, also when it has become another executable by then; 0 takes
+/// an earlier alarm back (alarm(2): it outlives exec and is not inherited by children).
+pub fn alarm(seconds: u32) {
+    // SAFETY: `alarm` only sets a timer of this process. It returns what was left of an earlier one, and cannot fail.
+    unsafe {
+        libc::alarm(seconds);
+    }
+}
+
+/// Whether somebody keeps the kernel's clock right, and by how many microseconds it may be wrong at most (adjtimex(2)); `None`
+/// when the kernel does not say.
+pub fn clock_synchronised() -> Option<(bool, i64)> {
+    // SAFETY: all zeros is a valid value of this plain structure, and `modes` 0 only reads; the structure outlives the call.
+    let (state, timex) = unsafe {
+        let mut timex: libc::timex = std::mem::zeroed();
+        (libc::adjtimex(&raw mut timex), timex)
+    };
+    (state >= 0).then_some((timex.status & libc::STA_UNSYNC == 0, timex.maxerror))
+}
+
 /// Registers a descriptor with the reactor.
 ///
 /// # Errors

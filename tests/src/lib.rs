@@ -35,4 +35,5 @@ pub mod run;
 pub mod served;
 pub mod snmpd;
 pub mod source;
+pub mod updates;
 pub mod wait;

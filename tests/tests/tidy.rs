@@ -39,7 +39,16 @@ const DOORS: &[(&str, &[&str])] = &[
     ("clap", &["runtime/src/cli/", "runtime/src/command.rs", "runtime/src/demo/"]),
     ("dbus", &["mappers/src/bluetooth/bus.rs"]),
     ("dbus-tokio", &["mappers/src/bluetooth/bus.rs"]),
-    ("flate2", &["runtime/src/images/", "runtime/src/queue/", "runtime/src/store/snapshot.rs"]),
+    (
+        "flate2",
+        &[
+            "runtime/src/images/",
+            "runtime/src/queue/",
+            "runtime/src/store/snapshot.rs",
+            "runtime/src/doctor/kernel.rs",
+            "runtime/src/update/artefact.rs",
+        ],
+    ),
     (
         "http-body-util",
         &[
@@ -84,6 +93,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("oci-client", &["runtime/src/images/"]),
     ("oci-spec", &["runtime/src/engine/", "runtime/src/images/"]),
     ("prost", &["runtime/src/dmi/"]),
+    ("ring", &["runtime/src/update/"]),
     ("rumqttc", &["runtime/src/cloud/", "mappers/src/mqtt/"]),
     ("rumqttd", &["runtime/src/bus/"]),
     (

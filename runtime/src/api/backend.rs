@@ -98,6 +98,14 @@ pub trait LogLevel: Send + Sync {
     fn set(&self, directives: &str) -> Result<(), BackendError>;
 }
 
+/// Updates of the executable itself.
+pub trait Updates: Send + Sync {
+    /// What runs, what is installed, and how the last update ended.
+    fn status(&self) -> Reply<'_, Value>;
+    /// Stops in order and starts the version in use, in the same process.
+    fn restart(&self) -> Reply<'_, ()>;
+}
+
 /// One thing in the node's status: a unit, a device, a stream of the queue, …
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Item {
@@ -148,6 +156,8 @@ pub struct Backends {
     pub images: Option<Arc<dyn Images>>,
     /// The level of the log.
     pub log_level: Option<Arc<dyn LogLevel>>,
+    /// Updates.
+    pub updates: Option<Arc<dyn Updates>>,
     /// Sections of `/status` by name, beside `devices` and `pods`, which come from the store.
     pub status: Vec<(&'static str, Section)>,
     /// Whether the node is ready; the reason when it is not.

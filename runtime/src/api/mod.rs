@@ -154,6 +154,8 @@ impl Api {
                 let bytes = body::read(request.into_body()).await?;
                 node::log_level(&self.backends, Some(&bytes))
             }
+            (Route::Update, "GET") => node::update(&self.backends, false).await,
+            (Route::Restart, "POST") => node::update(&self.backends, true).await,
             (Route::Images(None), "GET") => node::list_images(&self.backends).await,
             (Route::Images(Some(reference)), "DELETE") => node::remove_image(&self.backends, reference).await,
             (Route::Pull, "POST") => node::pull(&self.backends, &body::read(request.into_body()).await?).await,

@@ -201,3 +201,14 @@ pub fn log_level(backends: &Backends, set: Option<&[u8]>) -> Result<Response<Bod
     }
     Ok(body::answer(StatusCode::OK, &json!({"level": level.get()})))
 }
+
+/// `GET /update` and `POST /update/restart`.
+pub async fn update(backends: &Backends, restart: bool) -> Result<Response<Body>, Failure> {
+    let updates = backends.updates.as_ref().ok_or(Failure::Unavailable("this node is not updated from here"))?;
+    if restart {
+        updates.restart().await?;
+        tracing::info!("restart asked for");
+        return Ok(body::answer(StatusCode::ACCEPTED, &json!({"status": "restarting"})));
+    }
+    Ok(body::answer(StatusCode::OK, &updates.status().await?))
+}

@@ -45,6 +45,10 @@ pub enum Route {
     Pull,
     /// `/images/import`.
     Import,
+    /// `/update`.
+    Update,
+    /// `/update/restart`.
+    Restart,
 }
 
 /// A part of an object.
@@ -85,6 +89,8 @@ impl Route {
             ["healthz" | "livez"] => Route::Healthz,
             ["readyz"] => Route::Readyz,
             ["loglevel"] => Route::LogLevel,
+            ["update"] => Route::Update,
+            ["update", "restart"] => Route::Restart,
             ["images"] => Route::Images(None),
             ["images", "pull"] => Route::Pull,
             ["images", "import"] => Route::Import,

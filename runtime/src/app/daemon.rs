@@ -35,16 +35,31 @@ pub fn main(config: Config) -> Exit {
     }
     match runtime() {
         Ok(runtime) => {
-            let exit = runtime.block_on(daemon(config));
+            let ending = runtime.block_on(daemon(config));
             // A thread in a call that blocks must not hold up the end.
             runtime.shutdown_background();
-            exit
+            match ending {
+                Ending::Exit(exit) => exit,
+                Ending::Restart => {
+                    let Err(error) = crate::update::launch::restart();
+                    crate::command::complain(&format!("cannot start again: {error}"));
+                    Exit::Fatal
+                }
+            }
         }
         Err(error) => {
             crate::command::complain(&format!("cannot start its threads: {error}"));
             Exit::Fatal
         }
     }
+}
+
+/// What follows the daemon.
+enum Ending {
+    /// The end of the process.
+    Exit(Exit),
+    /// The version in use, in the same process.
+    Restart,
 }
 
 /// The reactor of the daemon.
@@ -61,12 +76,12 @@ pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
-async fn daemon(config: Config) -> Exit {
+async fn daemon(config: Config) -> Ending {
     let notify = Notify::from_environment();
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
         crate::command::complain("cannot listen to signals");
-        return Exit::Fatal;
+        return Ending::Exit(Exit::Fatal);
     };
     let (name, board) = (config.node.clone(), config.board.name.clone());
     let node = match Box::pin(Node::start(config)).await {
@@ -74,7 +89,7 @@ async fn daemon(config: Config) -> Exit {
         Err(error) => {
             tracing::error!("cannot start: {}", chain(&error));
             notify.status(&format!("cannot start: {}", chain(&error)));
-            return error.exit();
+            return Ending::Exit(error.exit());
         }
     };
     let settled = tokio::select! {
@@ -82,30 +97,35 @@ async fn daemon(config: Config) -> Exit {
         () = tokio::time::sleep(SETTLE) => true,
         () = either(&mut terminate, &mut interrupt) => false,
     };
+    let mut restart = false;
     if settled {
         notify.ready();
         tracing::info!(node = name, board, "ready");
-        serve(&node, &notify, &mut terminate, &mut interrupt).await;
+        restart = serve(&node, &notify, &mut terminate, &mut interrupt).await;
     }
-    notify.stopping();
-    tracing::info!("stopping; running containers are left alone");
+    if restart {
+        notify.restarting()
+    } else {
+        notify.stopping()
+    }
+    tracing::info!(restart, "stopping; running containers are left alone");
     tokio::select! {
         late = node.stop() => {
             if !late.is_empty() {
                 tracing::error!(?late, "did not stop in time");
             }
             tracing::info!("stopped");
-            Exit::Clean
+            if restart { Ending::Restart } else { Ending::Exit(Exit::Clean) }
         }
         () = either(&mut terminate, &mut interrupt) => {
-            tracing::warn!("a second signal: ending at once");
-            Exit::Forced
+            tracing::warn!("a signal while stopping: ending at once");
+            Ending::Exit(Exit::Forced)
         }
     }
 }
 
-/// Keeps `systemctl status` true until the first signal.
-async fn serve(node: &Node, notify: &Notify, terminate: &mut Signal, interrupt: &mut Signal) {
+/// Keeps `systemctl status` true until the first signal, or until the node shall start again: then it is true.
+async fn serve(node: &Node, notify: &Notify, terminate: &mut Signal, interrupt: &mut Signal) -> bool {
     let mut changes = node.units.changes();
     let trim = tokio::time::sleep(TRIM);
     tokio::pin!(trim);
@@ -118,7 +138,8 @@ async fn serve(node: &Node, notify: &Notify, terminate: &mut Signal, interrupt: 
             told = line;
         }
         tokio::select! {
-            () = either(terminate, interrupt) => return,
+            () = either(terminate, interrupt) => return false,
+            () = node.restart.cancelled() => return true,
             Ok(()) = changes.changed() => {}
             () = &mut trim, if !trimmed => {
                 crate::sys::trim_memory();

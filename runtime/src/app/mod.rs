@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 pub use daemon::{main, runtime};
 pub use open::StartError;
@@ -25,7 +26,7 @@ use crate::queue::Queue;
 use crate::store::Store;
 use crate::supervisor::{Supervisor, Unit, Units};
 use crate::telemetry::notify::Notify;
-use crate::{dmi, events, field, manifests, modbus_server, node, seen};
+use crate::{dmi, events, field, manifests, modbus_server, node, seen, update};
 
 /// A node that runs.
 pub struct Node {
@@ -51,6 +52,8 @@ pub struct Node {
     pub logs: Logs,
     /// Records events. Kept to the end: the unit that keeps them ends when nobody can record any more.
     pub recorder: events::Recorder,
+    /// Cancelled when the node shall stop and start again, as the version in use.
+    pub restart: CancellationToken,
     supervisor: Supervisor,
     deadline: Duration,
 }
@@ -232,11 +235,32 @@ impl Node {
         }));
         let mut seen = seen::backends(&units, &store, &bus, &queue, &link);
         seen.status.push(("manifests", files.section()));
+
+        // Updates of ourselves: a version on trial proves itself, or gives way.
+        let (restart, silent) = (CancellationToken::new(), liveness::Silent::new(Vec::new()));
+        let updates = update::Handle::new(update::Parts {
+            node: config.node.clone(),
+            state_dir: config.paths.state.clone(),
+            restart: restart.clone(),
+            units: units.clone(),
+            ready: seen.ready.clone(),
+            silent: silent.subscribe(),
+            recorder: recorder.component("update"),
+            store: store.clone(),
+        });
+        supervisor.start(Unit::new("update", {
+            let (updates, settings) = (updates.clone(), config.update.gate);
+            move |context| {
+                let updates = updates.clone();
+                async move { update::gate::run(&updates, settings, context).await }
+            }
+        }));
         let api = Api::new(
             store.clone(),
             Backends {
                 properties: Some(properties),
                 logs: possible.is_ok().then(|| Arc::new(PodLogs(logs.clone())) as Arc<dyn api::backend::Logs>),
+                updates: Some(Arc::new(updates)),
                 images: images.clone().map(|i| Arc::new(StoredImages(i)) as Arc<dyn api::backend::Images>),
                 ..seen
             },
@@ -270,7 +294,6 @@ impl Node {
 
         // Signs of life, for whoever resets us when there are none.
         let probes: Arc<Vec<Probe>> = Arc::new(seen::probes(&store, &queue, &bus, &config.paths.socket()));
-        let silent: liveness::Silent = watch::Sender::new(Vec::new());
         let hardware = config.watchdog.device.clone();
         let hardware = hardware.map(|device| liveness::Hardware { device, timeout: config.watchdog.timeout });
         supervisor.start(Unit::new("liveness", move |context| {
@@ -293,6 +316,7 @@ impl Node {
             containers,
             logs,
             recorder,
+            restart,
             supervisor,
             deadline,
         })

@@ -35,6 +35,9 @@ pub enum CliError {
     /// The command line makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// The configuration of this machine is wrong.
+    #[error("the configuration is not right\n{0}")]
+    Config(crate::config::ConfigError),
     /// Nobody listens.
     #[error(
         "the node cannot be reached at {socket}; start it with `systemctl start edge-runtime`, or `edge-runtime` itself, \
@@ -62,13 +65,20 @@ fn lines(errors: &[ManifestError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
+impl From<crate::config::ConfigError> for CliError {
+    fn from(error: crate::config::ConfigError) -> CliError {
+        CliError::Config(error)
+    }
+}
+
 impl CliError {
-    /// The exit code: 1 the node (or a manifest) says no, 64 usage, 69 not reachable, 70 anything else.
+    /// The exit code: 1 the node (or a manifest) says no, 64 usage, 69 not reachable, 78 the configuration, 70 anything else.
     pub fn exit_code(&self) -> u8 {
         match self {
             CliError::Refused { .. } | CliError::No(_) | CliError::Manifests(_) | CliError::File { .. } => 1,
             CliError::Usage(_) => 64,
             CliError::Unreachable { .. } => 69,
+            CliError::Config(_) => 78,
             CliError::Broken(_) | CliError::Answer(_) | CliError::Output(_) => 70,
         }
     }

@@ -8,7 +8,18 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::client::Client;
 use super::error::CliError;
 use super::out::Out;
-use super::{apply, completion, describe, get, import, modbus, node, onvif};
+use super::{apply, completion, describe, doctor, get, import, modbus, node, onvif, update};
+use crate::config::{Config, ConfigError, Merged};
+
+/// What a verb knows of this machine, read when it needs it.
+pub struct Machine<'a> {
+    /// The configuration.
+    pub settings: &'a dyn Fn() -> Result<(Config, Merged), ConfigError>,
+    /// The board that was asked for.
+    pub board: &'a str,
+    /// The configuration file that was named.
+    pub file: Option<&'a Path>,
+}
 
 /// How objects are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -117,6 +128,11 @@ pub enum Verb {
     /// Turn what another system knows of devices into objects.
     #[command(subcommand)]
     Import(import::ImportVerb),
+    /// Look at this machine: what is missing, wrong or worn, and what to do about it.
+    Doctor(doctor::DoctorArgs),
+    /// Update this program on the node, with a way back.
+    #[command(subcommand)]
+    Update(Box<update::UpdateVerb>),
     /// Show or change the level of the node's log.
     Loglevel {
         /// error, warn, info, debug or trace, also by module: info,edge_runtime::bus=debug.
@@ -137,9 +153,9 @@ pub enum Verb {
 }
 
 /// Does what a verb says against the node behind the socket, and reports to the terminal.
-pub async fn run(verb: Verb, socket: &Path) -> ExitCode {
+pub async fn run(verb: Verb, socket: &Path, machine: &Machine<'_>) -> ExitCode {
     let mut out = Out::stdout();
-    match Box::pin(execute(verb, socket, &mut out)).await {
+    match Box::pin(execute(verb, socket, machine, &mut out)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
@@ -155,7 +171,7 @@ pub async fn run(verb: Verb, socket: &Path) -> ExitCode {
 ///
 /// # Errors
 /// Any [`CliError`].
-pub async fn execute(verb: Verb, socket: &Path, out: &mut Out) -> Result<(), CliError> {
+pub async fn execute(verb: Verb, socket: &Path, machine: &Machine<'_>, out: &mut Out) -> Result<(), CliError> {
     let client = Client::new(socket);
     match verb {
         Verb::Apply { files, dry_run, namespace } => {
@@ -180,6 +196,18 @@ pub async fn execute(verb: Verb, socket: &Path, out: &mut Out) -> Result<(), Cli
         Verb::Onvif(verb) => Box::pin(onvif::onvif(out, verb)).await,
         Verb::Image(verb) => node::image(&client, out, verb).await,
         Verb::Import(verb) => import::import(&client, out, verb).await,
+        Verb::Update(verb) => update::update(&client, out, *verb, machine.settings).await,
+        Verb::Doctor(args) => {
+            let config = (machine.settings)();
+            let patient = crate::doctor::Patient {
+                config: config.as_ref(),
+                board: machine.board.to_owned(),
+                files: crate::config::files::paths(machine.file),
+                socket: socket.to_owned(),
+                offline: args.offline,
+            };
+            doctor::report(out, &crate::doctor::examine(&patient), args.output)
+        }
         Verb::Loglevel { level } => node::log_level(&client, out, level).await,
         Verb::Version { client: only } => node::version(&client, out, only).await,
         Verb::Completion { shell } => out.text(&completion::script(shell)),

@@ -36,6 +36,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use settings::{Address, SettingError, Settings};
+pub use transport::{TransportError, check_files};
 
 use crate::api::backend::Properties;
 use crate::bus::{Bus, Retain};

@@ -94,6 +94,17 @@ pub fn options(settings: &Settings, address: &Address) -> Result<MqttOptions, Tr
     Ok(options)
 }
 
+/// Reads every file that a connection would read, and checks that certificate and key go together; connects nowhere.
+///
+/// # Errors
+/// Any [`TransportError`].
+pub fn check_files(settings: &Settings) -> Result<(), TransportError> {
+    match settings.check() {
+        Ok(Some(address)) => options(settings, &address).map(|_| ()),
+        _ => Ok(()),
+    }
+}
+
 fn tls(settings: &Settings) -> Result<ClientConfig, TransportError> {
     let bundle = match &settings.ca_file {
         Some(path) => path.clone(),

@@ -9,6 +9,7 @@ use super::error::Problem;
 use super::layer::{Origin, Value};
 use super::{Merged, schema};
 use crate::engine::{network, pods};
+use crate::update::gate;
 use crate::{api, bus, cloud, field, images, queue, store};
 
 /// A serial port of the board.
@@ -57,6 +58,11 @@ impl Paths {
     pub fn socket(&self) -> PathBuf {
         self.run.join("api.sock")
     }
+
+    /// What a daemon that runs holds.
+    pub fn lock(&self) -> PathBuf {
+        self.run.join("api.sock.lock")
+    }
 }
 
 /// The hardware watchdog.
@@ -66,6 +72,15 @@ pub struct Watchdog {
     pub device: Option<PathBuf>,
     /// How long the hardware waits.
     pub timeout: Duration,
+}
+
+/// Updates of the executable itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Update {
+    /// Whose updates are taken, beside those of the folder.
+    pub public_keys: Vec<String>,
+    /// How a new version proves itself.
+    pub gate: gate::Settings,
 }
 
 /// Everything, checked.
@@ -83,6 +98,8 @@ pub struct Config {
     pub log_format: String,
     /// The hardware watchdog.
     pub watchdog: Watchdog,
+    /// Updates.
+    pub update: Update,
     /// How long an orderly shutdown may take.
     pub shutdown_deadline: Duration,
     /// The object store.
@@ -238,6 +255,17 @@ impl Reader<'_> {
         }
     }
 
+    fn update(&self) -> Update {
+        Update {
+            public_keys: self.list("update.public-keys"),
+            gate: gate::Settings {
+                health: self.seconds("update.health-seconds"),
+                deadline: self.seconds("update.deadline-seconds"),
+                tries: u32::try_from(self.number("update.tries")).unwrap_or(1),
+            },
+        }
+    }
+
     fn pods(&self) -> pods::Settings {
         pods::Settings {
             log_max_bytes: self.number("engine.log-max-kib") << 10,
@@ -342,6 +370,7 @@ pub fn check(board: &str, merged: &Merged) -> Result<Config, Vec<Problem>> {
             device: keys.maybe("watchdog.device").map(PathBuf::from).filter(|_| keys.flag("watchdog.enabled")),
             timeout: Duration::from_secs(keys.number("watchdog.timeout-seconds")),
         },
+        update: keys.update(),
         shutdown_deadline: Duration::from_secs(keys.number("shutdown.deadline-seconds")),
         store: store::Settings::default(),
         api: keys.api(),
@@ -354,6 +383,10 @@ pub fn check(board: &str, merged: &Merged) -> Result<Config, Vec<Problem>> {
         engine_enabled: keys.flag("engine.enabled"),
         pods: keys.pods(),
     };
+    if config.update.gate.deadline <= config.update.gate.health {
+        let (now, health) = (keys.number("update.deadline-seconds"), keys.number("update.health-seconds"));
+        problem("update.deadline-seconds", format!("{now} is not more than update.health-seconds, which is {health}"));
+    }
     if let Err(error) = config.cloud.check() {
         problem(&format!("cloud.{}", error.key), error.rule);
     }

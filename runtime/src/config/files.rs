@@ -10,12 +10,10 @@ pub const VENDOR: &str = "/usr/lib/edge-runtime/config.toml";
 /// The administrator's file; the folder `conf.d` beside it follows, in order of name.
 pub const ADMIN: &str = "/etc/edge-runtime/config.toml";
 
-/// The texts of all configuration files: the named one alone, or the vendor's, the administrator's and `conf.d/*.toml`.
-///
-/// # Errors
-/// A named file that cannot be read; any other that is there and cannot be read.
-pub fn read(named: Option<&Path>) -> Result<Vec<(String, String)>, Problem> {
-    let paths = match named {
+/// The files that are read: the named one alone, or those that are there of the vendor's, the administrator's and
+/// `conf.d/*.toml`.
+pub fn paths(named: Option<&Path>) -> Vec<PathBuf> {
+    match named {
         Some(path) => vec![path.to_owned()],
         None => {
             let admin = Path::new(ADMIN);
@@ -24,8 +22,15 @@ pub fn read(named: Option<&Path>) -> Result<Vec<(String, String)>, Problem> {
             paths.retain(|p| p.exists());
             paths
         }
-    };
-    paths.iter().map(|path| read_one(path)).collect()
+    }
+}
+
+/// The texts of all configuration files.
+///
+/// # Errors
+/// A named file that cannot be read; any other that is there and cannot be read.
+pub fn read(named: Option<&Path>) -> Result<Vec<(String, String)>, Problem> {
+    paths(named).iter().map(|path| read_one(path)).collect()
 }
 
 fn read_one(path: &Path) -> Result<(String, String), Problem> {

@@ -65,6 +65,17 @@ pub struct Sources {
     pub flags: Vec<(String, String, String)>,
 }
 
+/// The value of one key as far as it can be told, whatever else is wrong: for what must be known before the configuration is
+/// checked, such as where a later version lies that may understand more of it.
+pub fn glance(sources: &Sources, path: &str) -> Option<Value> {
+    let board = board::find(&sources.board).ok();
+    let board = board.map(|b| Layer::parse(b.text, |_| Origin::Board(b.name.to_owned())).0);
+    let files = sources.files.iter().map(|(_, text)| Layer::parse(text, |_| Origin::BuiltIn).0);
+    let layers = std::iter::once(schema::built_in()).chain(board).chain(files);
+    let layers = layers.chain([Layer::environment(&sources.environment).0, Layer::flags(&sources.flags).0]);
+    layers.filter_map(|mut layer| layer.values.remove(path)).next_back().map(|(value, _)| value)
+}
+
 /// Merges and checks all layers.
 ///
 /// # Errors

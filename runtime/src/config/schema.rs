@@ -417,6 +417,26 @@ pub const KEYS: &[Key] = &[
         Some("false"),
         "Whether pods may be privileged, which is to be root on the node.",
     ),
+    key(
+        "update.public-keys",
+        Rule::List,
+        Some("[]"),
+        "Ed25519 keys whose updates are taken, in base64 or PEM; further ones are files in /etc/edge-runtime/update-keys.d.",
+    ),
+    key(
+        "update.health-seconds",
+        int(1, 3600, "seconds"),
+        Some("60"),
+        "How long a new version must be well without a break before it is kept.",
+    ),
+    key(
+        "update.deadline-seconds",
+        int(5, 86_400, "seconds"),
+        Some("300"),
+        "How long after its start a new version must have been; else the one before is started again.",
+    ),
+    // systemd gives up on a unit that it has to start a sixth time within ten seconds: the way back must come before.
+    key("update.tries", int(1, 4, "starts"), Some("3"), "How often a new version may be started until then."),
     key("shutdown.deadline-seconds", int(1, 600, "seconds"), Some("20"), "How long an orderly shutdown may take."),
 ];
 

@@ -40,6 +40,13 @@ impl Notify {
         self.send("WATCHDOG=1");
     }
 
+    /// We start again as another version of ourselves, in the same process: not to be taken for an end, and to be waited for
+    /// until we are ready again (`MONOTONIC_USEC` is for `Type=notify-reload`).
+    pub fn restarting(&self) {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}\nWATCHDOG=1", now.tv_sec * 1_000_000 + now.tv_nsec / 1000));
+    }
+
     /// We are going down.
     pub fn stopping(&self) {
         self.send("STOPPING=1");
