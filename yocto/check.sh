@@ -14,10 +14,14 @@ export PATH="$layers/openembedded-core/scripts:$layers/bitbake/bin:$PATH" PYTHON
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/build/conf" "$work/dist"
-# The source archive as the README makes it, and empty stand-ins for the prebuilt ones: nothing is compiled here.
-tar -czf "$work/dist/edge-runtime-0.1.0.tar.gz" -C "$root" LICENSE
+# Stand-ins for the archives, with the licence only: nothing is compiled here.
+doc=$work/tree/usr/share/doc/edge-runtime
+mkdir -p "$doc" "$work/source/edge-runtime-0.1.0"
+cp "$root/LICENSE" "$doc/copyright"
+cp "$root/LICENSE" "$work/source/edge-runtime-0.1.0/LICENSE"
+tar -czf "$work/dist/edge-runtime-0.1.0.tar.gz" -C "$work/source" edge-runtime-0.1.0
 for triple in aarch64-unknown-linux-gnu x86_64-unknown-linux-gnu; do
-    tar -czf "$work/dist/edge-runtime-0.1.0-$triple.tar.gz" -C "$root" LICENSE
+    tar --zstd -cf "$work/dist/edge-runtime-0.1.0-$triple.tar.zst" -C "$work/tree" usr
 done
 cat > "$work/build/conf/bblayers.conf" <<CONF
 BBPATH = "\${TOPDIR}"

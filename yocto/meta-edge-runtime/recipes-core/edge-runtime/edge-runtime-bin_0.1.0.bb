@@ -1,18 +1,21 @@
 require edge-runtime.inc
 
-# The archive is made by `cargo xtask dist`: its executable is static and needs neither a Rust toolchain nor libraries
-# from the image.
+# The archive is made by `cargo xtask dist`, a tree as it lies below the root: its executable is static and needs neither a Rust
+# toolchain nor libraries from the image.
+LIC_FILES_CHKSUM = "file://usr/share/doc/edge-runtime/copyright;md5=3b83ef96387f14655fc854ddc3c6bd57"
+
 EDGE_RUNTIME_TRIPLE = "unsupported"
 EDGE_RUNTIME_TRIPLE:aarch64 = "aarch64-unknown-linux-gnu"
 EDGE_RUNTIME_TRIPLE:x86-64 = "x86_64-unknown-linux-gnu"
-EDGE_RUNTIME_ARCHIVE = "edge-runtime-${PV}-${EDGE_RUNTIME_TRIPLE}"
-S = "${UNPACKDIR}/${EDGE_RUNTIME_ARCHIVE}"
+EDGE_RUNTIME_ARCHIVE = "edge-runtime-${PV}-${EDGE_RUNTIME_TRIPLE}.tar.zst"
+SRC_URI += "file://${EDGE_RUNTIME_ARCHIVE};subdir=edge-runtime-${PV}"
+S = "${UNPACKDIR}/edge-runtime-${PV}"
 
 do_configure[noexec] = "1"
 do_compile[noexec] = "1"
 
 do_install() {
-    install -D -m 0755 ${S}/edge-runtime ${D}${bindir}/edge-runtime
+    install -D -m 0755 ${S}/usr/bin/edge-runtime ${D}${bindir}/edge-runtime
     edge_runtime_install_system
 }
 
