@@ -1,8 +1,9 @@
 #!/bin/sh
 # Parses the layer with bitbake and, with --full, runs yocto-check-layer (minutes).
 # usage: yocto/check.sh [--full] LAYERS-FOLDER
-# LAYERS-FOLDER holds openembedded-core, bitbake and meta-raspberrypi (branches wrynose, 2.18, wrynose). bitbake refuses
-# root: run it as another user, with the locale en_US.UTF-8. The build folder is made anew below TMPDIR and removed.
+# LAYERS-FOLDER holds openembedded-core, bitbake and meta-raspberrypi (branches wrynose, 2.18, wrynose); of meta-rauc,
+# meta-swupdate and meta-mender those that are there are parsed, too. bitbake refuses root: run it as another user, with the
+# locale en_US.UTF-8. The build folder is made anew below TMPDIR and removed.
 set -eu
 full=
 [ "${1:-}" = --full ] && { full=1; shift; }
@@ -23,10 +24,14 @@ tar -czf "$work/dist/edge-runtime-0.1.0.tar.gz" -C "$work/source" edge-runtime-0
 for triple in aarch64-unknown-linux-gnu x86_64-unknown-linux-gnu; do
     tar --zstd -cf "$work/dist/edge-runtime-0.1.0-$triple.tar.zst" -C "$work/tree" usr
 done
+others=
+for other in meta-rauc meta-swupdate meta-mender/meta-mender-core; do
+    if [ -d "$layers/$other" ]; then others="$others $layers/$other"; fi
+done
 cat > "$work/build/conf/bblayers.conf" <<CONF
 BBPATH = "\${TOPDIR}"
 BBFILES ?= ""
-BBLAYERS = "$layers/openembedded-core/meta $layers/meta-raspberrypi $layer"
+BBLAYERS = "$layers/openembedded-core/meta $layers/meta-raspberrypi$others $layer"
 CONF
 configure() {
     cat > "$work/build/conf/local.conf" <<CONF
