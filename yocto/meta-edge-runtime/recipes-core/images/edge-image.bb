@@ -1,4 +1,4 @@
-SUMMARY = "A gateway: read-only root, the edge runtime, and its state on a partition of its own"
+SUMMARY = "A gateway: read-only root, edge runtime, state on its own partition"
 DESCRIPTION = "The root file system is never written; what must survive lies on the partition at EDGE_STATE_DIR."
 LICENSE = "Apache-2.0"
 
