@@ -1,5 +1,5 @@
 #!/bin/sh
-# Parses the layer with bitbake and, with --full, runs yocto-check-layer (minutes).
+# Parses the layer with bitbake, works out all tasks of its images and, with --full, runs yocto-check-layer (minutes).
 # usage: yocto/check.sh [--full] LAYERS-FOLDER
 # LAYERS-FOLDER holds openembedded-core, bitbake and meta-raspberrypi (branches wrynose, 2.18, wrynose); of meta-rauc, meta-mender
 # and meta-swupdate (with meta-openembedded) those that are there are parsed, too. bitbake refuses root: run it as another user,
@@ -53,8 +53,8 @@ export BUILDDIR="$work/build"
 fail=0
 for machine in qemuarm64 raspberrypi4-64; do
     configure "$machine"
-    for arguments in -p "-n $recipes"; do
-        # Unquoted on purpose: the option and its recipe.
+    for arguments in -p "-g $recipes"; do
+        # Unquoted on purpose: the option and its recipes.
         verdict=passed
         bitbake $arguments > "$work/log" 2>&1 || verdict=FAILED
         if grep -qE '^(ERROR|WARNING)' "$work/log"; then verdict=FAILED; fi
