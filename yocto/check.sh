@@ -1,8 +1,9 @@
 #!/bin/sh
-# Parses the layer with bitbake and, with --full, runs yocto-check-layer (minutes).
+# Parses the layer with bitbake, works out all tasks of its images and, with --full, runs yocto-check-layer (minutes).
 # usage: yocto/check.sh [--full] LAYERS-FOLDER
-# LAYERS-FOLDER holds openembedded-core, bitbake and meta-raspberrypi (branches wrynose, 2.18, wrynose). bitbake refuses
-# root: run it as another user, with the locale en_US.UTF-8. The build folder is made anew below TMPDIR and removed.
+# LAYERS-FOLDER holds openembedded-core, bitbake and meta-raspberrypi (branches wrynose, 2.18, wrynose); of meta-rauc, meta-mender
+# and meta-swupdate (with meta-openembedded) those that are there are parsed, too. bitbake refuses root: run it as another user,
+# with the locale en_US.UTF-8. The build folder is made anew below TMPDIR and removed.
 set -eu
 full=
 [ "${1:-}" = --full ] && { full=1; shift; }
@@ -23,15 +24,23 @@ tar -czf "$work/dist/edge-runtime-0.1.0.tar.gz" -C "$work/source" edge-runtime-0
 for triple in aarch64-unknown-linux-gnu x86_64-unknown-linux-gnu; do
     tar --zstd -cf "$work/dist/edge-runtime-0.1.0-$triple.tar.zst" -C "$work/tree" usr
 done
+others=
+for other in meta-openembedded/meta-oe meta-rauc meta-swupdate meta-mender/meta-mender-core; do
+    if [ -d "$layers/$other" ]; then others="$others $layers/$other"; fi
+done
+recipes="edge-image edge-runtime-bin"
+if [ -d "$layers/meta-rauc" ]; then recipes="$recipes edge-bundle"; fi
+if [ -d "$layers/meta-swupdate" ]; then recipes="$recipes edge-swu edge-runtime-commit"; fi
+if [ -d "$layers/meta-mender" ]; then recipes="$recipes edge-runtime-mender"; fi
 cat > "$work/build/conf/bblayers.conf" <<CONF
 BBPATH = "\${TOPDIR}"
 BBFILES ?= ""
-BBLAYERS = "$layers/openembedded-core/meta $layers/meta-raspberrypi $layer"
+BBLAYERS = "$layers/openembedded-core/meta $layers/meta-raspberrypi$others $layer"
 CONF
 configure() {
     cat > "$work/build/conf/local.conf" <<CONF
 MACHINE = "$1"
-DISTRO_FEATURES:append = " edge-runtime systemd usrmerge"
+DISTRO_FEATURES:append = " edge-runtime systemd usrmerge rauc"
 INIT_MANAGER = "systemd"
 LICENSE_FLAGS_ACCEPTED = "synaptics-killswitch"
 EDGE_RUNTIME_DIST = "$work/dist"
@@ -44,8 +53,8 @@ export BUILDDIR="$work/build"
 fail=0
 for machine in qemuarm64 raspberrypi4-64; do
     configure "$machine"
-    for arguments in -p "-n edge-image" "-n edge-runtime-bin"; do
-        # Unquoted on purpose: the option and its recipe.
+    for arguments in -p "-g $recipes"; do
+        # Unquoted on purpose: the option and its recipes.
         verdict=passed
         bitbake $arguments > "$work/log" 2>&1 || verdict=FAILED
         if grep -qE '^(ERROR|WARNING)' "$work/log"; then verdict=FAILED; fi

@@ -17,6 +17,18 @@ fn names(folder: &str, ending: &str) -> BTreeSet<String> {
     files.filter_map(|f| f.strip_suffix(ending).map(str::to_owned)).collect()
 }
 
+/// The files below a folder with an ending.
+fn collect(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, ending, found);
+        } else if path.extension().is_some_and(|e| e == ending) {
+            found.push(path);
+        }
+    }
+}
+
 fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
@@ -25,6 +37,30 @@ fn read(path: &str) -> String {
 fn the_recipe_fetches_the_crates_of_the_lock_file() {
     let output = Command::new("sh").arg(root().join("yocto/update-crates.sh")).arg("--check").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_recipes_have_the_version_of_the_workspace() {
+    let recipes = names("yocto/meta-edge-runtime/recipes-core/edge-runtime", ".bb");
+    let version = env!("CARGO_PKG_VERSION");
+    let wanted = [format!("edge-runtime-bin_{version}"), format!("edge-runtime_{version}")];
+    assert_eq!(recipes, BTreeSet::from(wanted));
+}
+
+#[test]
+fn every_kas_file_chooses_a_layout_that_is_there_and_has_a_state_partition() {
+    let layouts = names("yocto/meta-edge-runtime/files/wic", ".wks.in");
+    for layout in &layouts {
+        let text = read(&format!("yocto/meta-edge-runtime/files/wic/{layout}.wks.in"));
+        assert!(text.contains("--label edge-state"), "{layout}");
+    }
+    for board in names("board-configs", ".toml") {
+        let kas = read(&format!("yocto/kas/{board}.yml"));
+        let layout = kas.lines().find_map(|l| l.trim().strip_prefix("WKS_FILE = \"")?.strip_suffix(".wks.in\""));
+        // Without a partition for the state, an image must not wait for one.
+        let known = layout.map_or(kas.contains("EDGE_STATE_DIR = \"\""), |l| layouts.contains(l));
+        assert!(known, "{board}: {layout:?} is none of {layouts:?}");
+    }
 }
 
 #[test]
@@ -56,11 +92,9 @@ fn every_board_has_a_target_and_a_kas_file_with_its_machine() {
 #[test]
 fn the_linter_finds_no_error_in_the_layer() {
     let python = venv("oelint", &["oelint-adv==9.11.2"]);
-    let layer = root().join("yocto/meta-edge-runtime");
-    let folders = ["recipes-core/edge-runtime", "recipes-core/packagegroups", "recipes-core/images"];
-    let recipes = folders.iter().flat_map(|f| std::fs::read_dir(layer.join(f)).unwrap()).map(|f| f.unwrap().path());
-    let recipes: Vec<_> = recipes.filter(|f| f.extension().is_some_and(|e| e == "bb")).collect();
-    assert!(recipes.len() >= 4, "{recipes:?}");
+    let mut recipes = Vec::new();
+    collect(&root().join("yocto/meta-edge-runtime"), "bb", &mut recipes);
+    assert!(recipes.len() >= 8, "{recipes:?}");
     let mut linter = Command::new(python.with_file_name("oelint-adv"));
     // Left out: a page for the product (there is none yet), the strip check for a binary that comes stripped, and the form of
     // the crates' list, which is that of cargo-update-recipe-crates.

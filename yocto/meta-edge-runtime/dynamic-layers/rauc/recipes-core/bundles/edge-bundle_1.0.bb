@@ -6,6 +6,9 @@ inherit bundle
 
 COMPATIBLE_HOST = "(aarch64|x86_64).*-linux"
 
+# Everything in it is built.
+SRC_URI = ""
+
 RAUC_BUNDLE_COMPATIBLE = "edge-runtime-${MACHINE}"
 RAUC_BUNDLE_FORMAT = "verity"
 RAUC_BUNDLE_SLOTS = "rootfs"
