@@ -17,6 +17,7 @@ use super::config::{Config, resolve};
 use super::endpoints::Bluetooth;
 use super::fake::{BATTERY, Fake, Peer};
 use crate::device::Outlet;
+use crate::mqtt::broker::Brokers;
 use crate::{Batch, Link};
 
 /// What takes longer does not happen. Nothing else here depends on time.
@@ -58,8 +59,14 @@ impl Bench {
     fn new(devices: &[Arc<Config>]) -> Bench {
         let (batches, inbox) = mpsc::channel(64);
         let pauses = (Duration::from_millis(2), Duration::from_millis(20));
-        let outlet =
-            Outlet { batches, clock: || 0, pauses, files: std::path::Path::new("/").into(), traps: Arc::default() };
+        let outlet = Outlet {
+            batches,
+            clock: || 0,
+            pauses,
+            files: std::path::Path::new("/").into(),
+            traps: Arc::default(),
+            brokers: Arc::new(Brokers::new(([127, 0, 0, 1], 1883).into())),
+        };
         let fake = Fake::default();
         for (number, config) in devices.iter().enumerate() {
             fake.world().peers.insert(config.address, Peer::of(u8::try_from(number).unwrap()));
