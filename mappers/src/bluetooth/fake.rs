@@ -65,8 +65,9 @@ fn streamed<T: Send + 'static>(from: UnboundedReceiver<T>) -> Stream<T> {
 }
 
 fn battery() -> Characteristic {
-    let uuid = |short: &str| Uuid::parse(short).unwrap();
-    Characteristic { service: uuid("180f"), uuid: uuid(&format!("{BATTERY:04x}")), readable: true, sends: true }
+    // Short names are below the base of all (Bluetooth Core 5.4, volume 3, part B, 2.5.1).
+    let uuid = |short: u16| Uuid(u128::from(short) << 96 | 0x1000_8000_0080_5f9b_34fb);
+    Characteristic { service: uuid(0x180f), uuid: uuid(BATTERY), readable: true, sends: true }
 }
 
 impl Fake {
