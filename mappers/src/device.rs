@@ -78,6 +78,8 @@ pub struct Outlet {
     pub files: Arc<Path>,
     /// The sockets of traps.
     pub traps: Arc<crate::snmp::traps::Hub>,
+    /// The connections to MQTT brokers.
+    pub brokers: Arc<crate::mqtt::broker::Brokers>,
 }
 
 /// The devices of one protocol, each with its task.

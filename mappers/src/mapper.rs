@@ -3,6 +3,7 @@
 //! A protocol is a folder with `config` (its Device and model, resolved), `decode` (its bytes to values), and a driver; it is
 //! added here with one variant and one line in each function.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -101,10 +102,22 @@ pub struct Mappers {
 
 impl Mappers {
     /// No devices yet. Samples go to `batches`; when it is full, mappers wait. `clock` gives UTC milliseconds;
-    /// `files` is the folder whose files a device's description may name.
-    pub fn new(batches: mpsc::Sender<Batch>, clock: fn() -> i64, pauses: Pauses, files: &Path) -> Mappers {
-        let outlet =
-            Outlet { batches: batches.clone(), clock, pauses: pauses.unit, files: files.into(), traps: Arc::default() };
+    /// `files` is the folder whose files a device's description may name, `broker` the MQTT broker of devices that name none.
+    pub fn new(
+        batches: mpsc::Sender<Batch>,
+        clock: fn() -> i64,
+        pauses: Pauses,
+        files: &Path,
+        broker: SocketAddr,
+    ) -> Mappers {
+        let outlet = Outlet {
+            batches: batches.clone(),
+            clock,
+            pauses: pauses.unit,
+            files: files.into(),
+            traps: Arc::default(),
+            brokers: Arc::new(mqtt::broker::Brokers::new(broker)),
+        };
         let bluetooth = Bluetooth::of_the_system(outlet.clone(), pauses.link);
         Mappers {
             modbus: Modbus::new(batches, clock, pauses),

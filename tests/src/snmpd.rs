@@ -105,3 +105,16 @@ pub fn trap(port: u16, version: &str, arguments: &[&str]) {
     let output = command.output().expect("snmptrap (Debian package `snmp`)");
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// Runs `snmptrap` in version 3 with these options and the engine and folder of a sender that is started anew each time;
+/// says whether it thinks that it succeeded, which of a trap nobody confirms is always.
+///
+/// # Panics
+/// When it is missing.
+pub fn trap_v3(port: u16, options: &[&str], rest: &[&str]) -> bool {
+    let folder = TempDir::new().expect("a folder");
+    let mut command = Command::new("snmptrap");
+    command.args(["-v", "3", "-r", "3", "-t", "2"]).args(options).arg(format!("udp:127.0.0.1:{port}")).args(rest);
+    command.env("MIBS", "").env("SNMP_PERSISTENT_DIR", folder.path()).env("SNMPCONFPATH", folder.path());
+    command.output().expect("snmptrap (Debian package `snmp`)").status.success()
+}

@@ -236,6 +236,119 @@ async fn tls_trusts_the_authority_the_device_names_and_no_other() {
     field.stop().await;
 }
 
+/// How many connections a server on this port has (`/proc/net/tcp`: addresses in hexadecimal digits; state 1 is established).
+fn connections(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let local = format!(":{port:04X}");
+    let is_one = |line: &&str| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next().is_some_and(|address| address.ends_with(&local)) && fields.nth(1) == Some("01")
+    };
+    table.lines().filter(is_one).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_plugs_are_one_connection() {
+    let broker = Mosquitto::start(&Setup::default());
+    let port = broker.port();
+    let field = Field::start();
+    let mut model = model();
+    model["properties"][0]["visitors"]["configData"]["readBack"] = json!(false);
+    field.apply(Kind::DeviceModel, "plug", model).await;
+    let bridge = |state: &str| {
+        let output = mosquitto::publish(port, &["-r", "-q", "1", "-t", "zigbee/bridge", "-m", state]);
+        assert!(output.status.success());
+    };
+    bridge("online");
+    let plug = |number: usize, more: Json| {
+        let mut link = json!({"port": port, "base": format!("zigbee/{number}"), "availabilityTopic": "zigbee/bridge"});
+        for (key, value) in more.as_object().into_iter().flatten() {
+            link[key] = value.clone();
+        }
+        device(link, &ALL)
+    };
+    let name = |number: usize| format!("plug-{number}");
+    for number in 0..50 {
+        field.apply(Kind::Device, &name(number), plug(number, json!({}))).await;
+    }
+    for number in 0..50 {
+        // Whoever came later has heard what the broker retains, too.
+        field.status_when(&name(number), "online", |s| s.state == "online").await;
+    }
+    assert_eq!(connections(port), 1);
+    for number in [0, 7, 49] {
+        publish(port, &[], &format!("zigbee/{number}/count"), &number.to_string());
+        field.status_when(&name(number), "read", |s| reported(s, "count") == number.to_string()).await;
+    }
+    assert_eq!(reported(&field.status(&name(8)), "count"), "", "what is said to others is not for it");
+    // A write of each goes its own way over the same connection.
+    let mut listener = mosquitto::subscribe(port, &["-t", "zigbee/+/set", "-v", "-C", "1"]);
+    let written = edge_tests::field::eventually("it is heard", async || {
+        field.commands.set("default", "plug-3", "relay", json!(true)).await.unwrap();
+        matches!(listener.try_wait(), Ok(Some(_))).then_some(())
+    });
+    written.await;
+    assert_eq!(mosquitto::lines(listener), [r#"zigbee/3/set {"state": "ON"}"#]);
+
+    // Another name of the broker, or another login, is another connection; and each device has its own availability.
+    field
+        .apply(
+            Kind::Device,
+            "other",
+            plug(50, json!({"host": "localhost", "availabilityTopic": "~/there", "timeout": 2_000})),
+        )
+        .await;
+    field.status_when("other", "offline", |s| s.state == "offline").await;
+    let output = mosquitto::publish(port, &["-r", "-q", "1", "-t", "zigbee/50/there", "-m", "online"]);
+    assert!(output.status.success());
+    field.status_when("other", "online", |s| s.state == "online").await;
+    assert_eq!(connections(port), 2);
+
+    // Who is removed takes nothing from the others, not even the topic all of them have.
+    for number in 1..50 {
+        let gone = field.store.delete(&edge_model::Key::new(Kind::Device, "", &name(number)), None).await;
+        assert!(gone.is_ok(), "{gone:?}");
+    }
+    publish(port, &[], "zigbee/0/count", "100");
+    field.status_when(&name(0), "still read", |s| reported(s, "count") == "100").await;
+    bridge("offline");
+    field.status_when(&name(0), "away", |s| s.state == "offline").await;
+    assert_eq!(field.status("other").state, "online");
+    assert_eq!(connections(port), 2);
+    // The last one takes the connection along.
+    field.store.delete(&edge_model::Key::new(Kind::Device, "", &name(0)), None).await.unwrap();
+    edge_tests::field::eventually("closed", async || (connections(port) == 1).then_some(())).await;
+    field.stop().await;
+}
+
+#[test]
+fn devices_on_the_nodes_own_bus_share_a_connection() {
+    let mut node = Node::new();
+    node.start();
+    let port = node.bus().port();
+    let object = |kind: &str, name: &str, spec: &Json| {
+        json!({"apiVersion": "devices.kubeedge.io/v1beta1", "kind": kind, "metadata": {"name": name}, "spec": spec})
+            .to_string()
+    };
+    let before = connections(port);
+    let output = mosquitto::publish(port, &["-r", "-q", "1", "-t", "zigbee/bridge", "-m", "online"]);
+    assert!(output.status.success());
+    node.apply(&object("DeviceModel", "plug", &model()));
+    // One after the other: those that come later are told what the bus retains as well.
+    for number in 0..5 {
+        let link = json!({"base": format!("zigbee/{number}"), "availabilityTopic": "zigbee/bridge"});
+        node.apply(&object("Device", &format!("plug-{number}"), &device(link, &ALL)));
+        node.until("the device is online", || {
+            let found = node.json(&["get", "device", &format!("plug-{number}")]);
+            (found["status"]["state"] == "online").then_some(())
+        });
+    }
+    node.until("one connection", || (connections(port) == before + 1).then_some(()));
+    publish(port, &[], "zigbee/4/count", "4");
+    node.until("it is read", || (node.cli(&["device", "get", "plug-4", "count"]).ok().stdout == "4\n").then_some(()));
+    assert!(node.stop().success());
+}
+
 #[test]
 fn the_nodes_own_bus_is_a_broker_too() {
     let mut node = Node::new();
@@ -248,7 +361,9 @@ fn the_nodes_own_bus_is_a_broker_too() {
     let mut model = model();
     model["properties"][0]["visitors"]["configData"]["readBack"] = json!(false);
     node.apply(&object("DeviceModel", "plug", &model));
-    node.apply(&object("Device", "plug", &device(json!({"port": port}), &ALL)));
+    // Neither host nor port: the bus, which is not at the usual place.
+    assert_ne!(port, 1883);
+    node.apply(&object("Device", "plug", &device(json!({}), &ALL)));
     node.until("the device is online", || {
         (node.json(&["get", "device", "plug"])["status"]["state"] == "online").then_some(())
     });

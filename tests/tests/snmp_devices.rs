@@ -1,4 +1,4 @@
-//! SNMP agents: net-snmp's `snmpd` in all three versions, and traps of `snmptrap`.
+//! SNMP agents: net-snmp's `snmpd` in all three versions, and traps and informs of `snmptrap`.
 
 use edge_model::Kind;
 use edge_model::device::status::DeviceStatus;
@@ -190,5 +190,66 @@ async fn traps_change_properties_at_once() {
     assert_eq!((&said["1.3.6.1.4.1.8072.9.2.0"], &said["1.3.6.1.4.1.8072.9.3.0"]), (&json!(215), &json!("hot")));
     let two = field.status("two");
     assert_eq!((reported(&two, "restarts"), reported(&two, "temperature")), ("", ""), "not the other's: {two:?}");
+    field.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn traps_of_version_3_are_believed_only_with_the_keys_of_the_device() {
+    let agent = Snmpd::start(
+        "createUser sealed SHA password1 AES password2\nrwuser sealed priv\n\
+         createUser long SHA-256 password1 AES-256 password2\nrwuser long priv\n\
+         createUser old MD5 password1 DES password2\nrwuser old priv",
+    );
+    let port = ports::free();
+    let field = Field::start();
+    field.apply(Kind::DeviceModel, "agent", model()).await;
+    let at = port.number();
+    let link = |user: &str, auth: &str, privacy: &str| {
+        json!({"port": agent.port(), "version": "v3", "user": user, "auth": auth, "authPassword": "password1",
+            "privacy": privacy, "privacyPassword": "password2", "trapListen": port.address().to_string()})
+    };
+    let users = [("sealed", "SHA", "AES"), ("long", "SHA256", "AES256"), ("old", "MD5", "DES")];
+    for (user, auth, privacy) in users {
+        let properties = ["name", "restarts", "alarm", "temperature"];
+        field.apply(Kind::Device, user, device(link(user, auth, privacy), &properties)).await;
+        field.status_when(user, "read", |s| reported(s, "name") == "bench").await;
+    }
+    let send = move |more: &[&'static str], who: [&'static str; 4], rest: &'static [&'static str]| {
+        let [user, auth, privacy, password] = who;
+        let options = ["-l", "authPriv", "-u", user, "-a", auth, "-A", password, "-x", privacy, "-X", "password2"];
+        let options = [more, &options].concat();
+        tokio::task::spawn_blocking(move || snmpd::trap_v3(at, &options, rest))
+    };
+    let (engine, inform) = (["-e", "0x8000000005aabbcc", "-Z", "5,500"], ["-Ci"]);
+    let (restart, hot) = (
+        &["", "1.3.6.1.6.3.1.1.5.1"],
+        &["", "1.3.6.1.4.1.8072.9.1", "1.3.6.1.4.1.8072.9.2.0", "i", "215", "1.3.6.1.4.1.8072.9.3.0", "s", "hot"],
+    );
+    // What must not count: a wrong password, an unknown user, version 2c without any. Of an inform the sender hears of it.
+    send(&engine, ["sealed", "SHA", "AES", "password9"], restart).await.unwrap();
+    send(&engine, ["nobody", "SHA", "AES", "password1"], restart).await.unwrap();
+    tokio::task::spawn_blocking(move || snmpd::trap(at, "2c", restart)).await.unwrap();
+    assert!(
+        !send(&inform, ["sealed", "SHA", "AES", "password9"], restart).await.unwrap(),
+        "confirmed with a wrong password"
+    );
+    assert!(!send(&inform, ["nobody", "SHA", "AES", "password1"], restart).await.unwrap(), "confirmed to nobody");
+    for (user, auth, privacy) in [("sealed", "SHA", "AES"), ("long", "SHA-256", "AES-256"), ("old", "MD5", "DES")] {
+        let who = [user, auth, privacy, "password1"];
+        assert!(send(&engine, who, restart).await.unwrap());
+        let status = field.status_when(user, "restarted", |s| !reported(s, "restarts").is_empty()).await;
+        assert_eq!(reported(&status, "restarts"), "1", "{user}: only the true one counts");
+        assert!(send(&inform, who, hot).await.unwrap(), "{user}: not confirmed");
+        let status = field.status_when(user, "alarmed", |s| reported(s, "temperature") == "21.5").await;
+        let said: Json = serde_json::from_str(reported(&status, "alarm")).unwrap_or_else(|e| panic!("{e}: {status:?}"));
+        assert_eq!(said["1.3.6.1.4.1.8072.9.3.0"], "hot");
+    }
+    // An older one is a recording: this engine has been here with a later clock.
+    let before = ["-e", "0x8000000005aabbcc", "-Z", "4,1"];
+    send(&before, ["sealed", "SHA", "AES", "password1"], restart).await.unwrap();
+    let later = ["-e", "0x8000000005aabbcc", "-Z", "6,1"];
+    send(&later, ["sealed", "SHA", "AES", "password1"], restart).await.unwrap();
+    let status = field.status_when("sealed", "restarted again", |s| reported(s, "restarts") != "1").await;
+    assert_eq!(reported(&status, "restarts"), "2", "the recording was taken");
     field.stop().await;
 }

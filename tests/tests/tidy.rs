@@ -33,12 +33,13 @@ const DOORS: &[(&str, &[&str])] = &[
     ("edge-model", &["*"]),
     ("edge-mappers", &["runtime/src/"]),
     // Doors.
-    ("aes", &["mappers/src/bluetooth/crypto.rs"]),
+    ("aes", &["mappers/src/bluetooth/crypto.rs", "mappers/src/snmp/usm.rs"]),
     ("btleplug", &["mappers/src/bluetooth/bluez.rs"]),
     ("ccm", &["mappers/src/bluetooth/crypto.rs"]),
     ("clap", &["runtime/src/cli/", "runtime/src/command.rs", "runtime/src/demo/"]),
     ("dbus", &["mappers/src/bluetooth/bus.rs"]),
     ("dbus-tokio", &["mappers/src/bluetooth/bus.rs"]),
+    ("des", &["mappers/src/snmp/usm.rs"]),
     (
         "flate2",
         &[
@@ -88,7 +89,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("inotify", &["runtime/src/manifest"]),
     ("json-patch", &["runtime/model/src/patch.rs"]),
     ("libcontainer", &["runtime/src/engine/"]),
-    ("md5", &["mappers/src/onvif/digest.rs"]),
+    ("md5", &["mappers/src/onvif/digest.rs", "mappers/src/snmp/usm.rs"]),
     ("netlink-sys", &["runtime/src/engine/"]),
     ("oci-client", &["runtime/src/images/"]),
     ("oci-spec", &["runtime/src/engine/", "runtime/src/images/"]),
@@ -112,7 +113,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("roxmltree", &["mappers/src/onvif/"]),
     ("saphyr-parser", &["runtime/model/src/", "runtime/src/manifest"]),
     ("sled", &["runtime/src/disk"]),
-    ("sha1", &["mappers/src/onvif/decode.rs"]),
+    ("sha1", &["mappers/src/onvif/decode.rs", "mappers/src/snmp/usm.rs"]),
     ("snmp2", &["mappers/src/snmp/"]),
     ("socket2", &["mappers/src/onvif/scan.rs"]),
     ("strsim", &["runtime/src/config/", "runtime/model/src/check.rs"]),

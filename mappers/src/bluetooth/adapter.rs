@@ -10,6 +10,7 @@
 //! controller has few, and devices that need one take turns.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -199,18 +200,23 @@ impl<R: Radio> Adapter<R> {
             let _ = timeout(LEAVE, radio.disconnect(&peer)).await;
             drop(slot);
         };
+        // Not begun anew when everything ends: a device that is being disconnected then would stay connected.
+        let mut leaving = pin!(async {
+            while let Some(leaving) = left.recv().await {
+                disconnect(leaving).await;
+            }
+        });
         tokio::select! {
             () = self.stop.cancelled() => {}
             () = self.keep(stack, pauses) => {}
-            () = async { while let Some(leaving) = left.recv().await { disconnect(leaving).await; } } => {}
+            () = &mut leaving => {}
         }
         // Devices that were removed let go of their connections now.
+        let all = u32::try_from(self.total.load(Ordering::Acquire)).unwrap_or(u32::MAX);
         let _ = timeout(LEAVE, async {
-            while self.slots.available_permits() < self.total.load(Ordering::Acquire) {
-                match left.recv().await {
-                    Some(leaving) => disconnect(leaving).await,
-                    None => return,
-                }
+            tokio::select! {
+                () = leaving => {}
+                _ = self.slots.acquire_many(all) => {}
             }
         })
         .await;

@@ -17,8 +17,12 @@ mod crypto;
 pub mod decode;
 pub mod driver;
 pub mod endpoints;
+#[cfg(test)]
+mod fake;
 pub mod link;
 pub mod state;
+#[cfg(test)]
+mod supervisor_tests;
 pub mod uuid;
 
 pub use config::{Config, resolve};

@@ -20,21 +20,22 @@ const MAX_EXPIRE_MS: u64 = 86_400_000;
 pub struct Config {
     profile: Arc<Profile>,
     pub(super) broker: Broker,
+    /// How long connecting and reading back may take.
+    pub(super) timeout: Duration,
     pub(super) availability: Option<Availability>,
     /// One per point.
     pub(super) places: Vec<Place>,
 }
 
-/// The broker.
-#[derive(Debug, PartialEq)]
+/// The broker and who we are there. Devices for which these are equal share a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Broker {
-    pub(super) host: String,
-    pub(super) port: u16,
+    /// Host and port; `None` for this node's own.
+    pub(super) at: Option<(String, u16)>,
     /// User and password.
     pub(super) login: Option<(String, String)>,
     /// `Some` for TLS; inside, the authorities to trust, or `None` for those of the system.
     pub(super) tls: Option<Option<String>>,
-    pub(super) timeout: Duration,
 }
 
 /// How the device says whether it is there.
@@ -75,8 +76,8 @@ impl Settings for Config {
         vec![NEVER; self.places.len()]
     }
 
-    fn driver(self: Arc<Self>, _: &Outlet) -> Driver {
-        Driver::new(self)
+    fn driver(self: Arc<Self>, outlet: &Outlet) -> Driver {
+        Driver::new(self, Arc::clone(&outlet.brokers))
     }
 }
 
@@ -89,7 +90,7 @@ pub fn resolve(namespace: &str, name: &str, device: &Device, model: &DeviceModel
     let link: Link = resolve::link(device, model)?;
     let path = "spec.protocol.configData";
     within(path, "timeout", link.timeout, 100, 60_000)?;
-    if link.host.is_empty() {
+    if link.host.as_deref() == Some("") {
         return fail(format!("{path}.host"), "is empty");
     }
     if let Some(Err(e)) = link.ca.as_deref().map(tls::check) {
@@ -112,15 +113,18 @@ pub fn resolve(namespace: &str, name: &str, device: &Device, model: &DeviceModel
         places.push(visit(&property.path, property.visitor, &point, &link.base)?);
         points.push(point);
     }
+    // The node's own bus speaks no TLS.
+    let named = link.host.is_some() || link.port.is_some() || link.tls;
+    let host = link.host.unwrap_or_else(|| "127.0.0.1".to_owned());
+    let port = link.port.unwrap_or(if link.tls { 8883 } else { 1883 });
     let broker = Broker {
-        port: link.port.unwrap_or(if link.tls { 8883 } else { 1883 }),
-        host: link.host,
+        at: named.then_some((host, port)),
         login: link.user.map(|user| (user, link.password.unwrap_or_default())),
         tls: link.tls.then_some(link.ca),
-        timeout: Duration::from_millis(link.timeout),
     };
+    let timeout = Duration::from_millis(link.timeout);
     let profile = Arc::new(Profile { namespace: namespace.to_owned(), name: name.to_owned(), points });
-    Ok(Config { profile, broker, availability, places })
+    Ok(Config { profile, broker, timeout, availability, places })
 }
 
 fn visit(path: &str, v: Visitor, point: &Point, base: &str) -> Result<Place, ConfigError> {
@@ -187,11 +191,18 @@ mod tests {
             json!({"topic": "~", "path": "state", "commandTopic": "~/set"}),
         )
         .unwrap();
-        assert_eq!((config.broker.host.as_str(), config.broker.port), ("127.0.0.1", 1883));
+        assert_eq!(config.broker.at, None);
         assert_eq!(config.places[0].topic.as_deref(), Some("zigbee2mqtt/plug"));
         assert_eq!(config.places[0].command.as_ref().unwrap().topic, "zigbee2mqtt/plug/set");
         assert_eq!(config.availability.unwrap().topic, "zigbee2mqtt/plug/availability");
-        assert_eq!(resolved(json!({"tls": true}), json!({"commandTopic": "a"})).unwrap().broker.port, 8883);
+        let at = |link: Value| resolved(link, json!({"commandTopic": "a"})).unwrap().broker.at;
+        for (link, host, port) in [
+            (json!({"tls": true}), "127.0.0.1", 8883),
+            (json!({"port": 1884}), "127.0.0.1", 1884),
+            (json!({"host": "hub"}), "hub", 1883),
+        ] {
+            assert_eq!(at(link), Some((host.to_owned(), port)));
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use edge_model::reading::Value;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::broker::Brokers;
 use super::config::Config;
 use super::link::{Link, too_late};
 use crate::payload::same;
@@ -14,19 +15,20 @@ use crate::{AccessError, Sample, device};
 /// See the module.
 pub struct Driver {
     config: Arc<Config>,
+    brokers: Arc<Brokers>,
     link: Option<Link>,
 }
 
 impl Driver {
-    pub(super) const fn new(config: Arc<Config>) -> Driver {
-        Driver { config, link: None }
+    pub(super) const fn new(config: Arc<Config>, brokers: Arc<Brokers>) -> Driver {
+        Driver { config, brokers, link: None }
     }
 
-    /// The connection, made anew when it was lost.
+    /// The device's part of the connection, made anew when it was lost.
     async fn link(&mut self) -> Result<&mut Link, AccessError> {
         let open = match self.link.take() {
             Some(link) if link.state.borrow().lost.is_none() => link,
-            _ => Link::open(&self.config).await?,
+            _ => Link::open(&self.config, &self.brokers).await?,
         };
         Ok(self.link.insert(open))
     }
@@ -68,7 +70,7 @@ impl device::Driver for Driver {
             let (turn, now) = s.heard(point);
             s.health().is_err() || turn > before && now.is_some_and(|now| same(value, now))
         });
-        if let Ok(state) = timeout(config.broker.timeout, said).await {
+        if let Ok(state) = timeout(config.timeout, said).await {
             let state = state.map_err(|_| AccessError::Disconnected("closed".to_owned()))?;
             state.health()?;
             return Ok(state.heard(point).1.cloned().unwrap_or_else(|| value.clone()));

@@ -5,12 +5,15 @@
 //!
 //! * [`config`]: a Device and its model, resolved.
 //! * `state`: what a connection has heard, purely.
-//! * `link`: the connection to the broker.
+//! * `broker`: the connections, one for all devices with the same broker and login; `topics`: what is subscribed on one and
+//!   for whom, purely; `link`: a device's part of it.
 //! * `driver`: reads, writes and what comes by itself.
 
+pub mod broker;
 mod config;
 mod driver;
 mod link;
 mod state;
+mod topics;
 
 pub use config::{Config, resolve};

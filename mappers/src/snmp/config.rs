@@ -90,7 +90,7 @@ impl Settings for Config {
     }
 
     fn driver(self: Arc<Self>, outlet: &Outlet) -> Driver {
-        Driver::new(self, Arc::clone(&outlet.traps))
+        Driver::new(self, Arc::clone(&outlet.traps), outlet.clock)
     }
 }
 

@@ -14,7 +14,8 @@ use tokio::sync::broadcast::error::RecvError;
 use super::config::{Config, Id, Source, dotted};
 use super::decode::{self, Wire};
 use super::link::{Ask, Link, status};
-use super::traps::{Hub, Listener, Trap};
+use super::traps::{Hub, Listener, Sender, Trap};
+use super::v3::Member;
 use crate::device::{self, Settings as _};
 use crate::payload::same;
 use crate::{AccessError, Point, Sample};
@@ -27,6 +28,7 @@ pub struct Driver {
     config: Arc<Config>,
     link: Link,
     hub: Arc<Hub>,
+    clock: fn() -> i64,
     traps: Option<Traps>,
     /// One per point that comes from traps: how many there were, and what the last one said.
     heard: Vec<(u64, Option<Value>)>,
@@ -36,15 +38,17 @@ pub struct Driver {
 
 struct Traps {
     _listener: Arc<Listener>,
+    /// Who the agent is in version 3.
+    member: Option<Arc<Member>>,
     inbox: Receiver<Arc<Trap>>,
     /// Where the agent's traps come from.
     from: Vec<IpAddr>,
 }
 
 impl Driver {
-    pub(super) fn new(config: Arc<Config>, hub: Arc<Hub>) -> Driver {
+    pub(super) fn new(config: Arc<Config>, hub: Arc<Hub>, clock: fn() -> i64) -> Driver {
         let heard = vec![(0, None); config.objects.len()];
-        Driver { config, link: Link::default(), hub, traps: None, heard, pending: Vec::new() }
+        Driver { config, link: Link::default(), hub, clock, traps: None, heard, pending: Vec::new() }
     }
 
     /// Listens for traps, if the device sends any.
@@ -52,9 +56,15 @@ impl Driver {
         let Some(at) = self.config.link.trap_listen.filter(|_| self.traps.is_none()) else { return Ok(()) };
         let link = &self.config.link;
         let found = tokio::net::lookup_host((link.host.as_str(), link.port)).await.map_err(|e| e.to_string())?;
-        let from = found.map(|a| a.ip().to_canonical()).collect();
-        let listener = self.hub.listen(at).map_err(|e| format!("cannot listen for traps at {at}: {e}"))?;
-        self.traps = Some(Traps { inbox: listener.traps.subscribe(), _listener: listener, from });
+        let from: Vec<IpAddr> = found.map(|a| a.ip().to_canonical()).collect();
+        let listener =
+            self.hub.listen(at, (self.clock)()).map_err(|e| format!("cannot listen for traps at {at}: {e}"))?;
+        let inbox = listener.traps.subscribe();
+        let member = (link.version == Version::V3).then(|| Arc::new(Member::new(link, from.clone())));
+        if let Some(member) = &member {
+            listener.admit(member);
+        }
+        self.traps = Some(Traps { inbox, _listener: listener, member, from });
         Ok(())
     }
 
@@ -117,8 +127,14 @@ impl Driver {
     /// What a trap says of this device's points; nothing when it is another's.
     fn take(&mut self, trap: &Trap) -> Vec<Sample> {
         let config = Arc::clone(&self.config);
-        let ours = self.traps.as_ref().is_some_and(|t| t.from.contains(&trap.from.to_canonical()))
-            && (config.link.version == Version::V3 || trap.community == config.link.community.as_bytes());
+        let ours = self.traps.as_ref().is_some_and(|t| match (&trap.sender, &t.member) {
+            (Sender::Member(sender), Some(member)) => Arc::ptr_eq(sender, member),
+            (Sender::Community(said), None) => {
+                t.from.contains(&trap.from.to_canonical()) && *said == config.link.community.as_bytes()
+            }
+            // Who speaks version 3 is not believed without it.
+            _ => false,
+        });
         if !ours {
             return Vec::new();
         }

@@ -192,12 +192,14 @@ impl Reader<'_> {
     }
 
     fn field(&self) -> field::Settings {
+        let defaults = field::Settings::default();
         field::Settings {
             status_interval_ms: self.number("field.status-interval-ms"),
             probe_max_ms: self.number("field.probe-max-ms"),
             connect_max_ms: self.number("field.connect-max-ms"),
             replay_dir: self.text("paths.replay-dir").into(),
-            ..field::Settings::default()
+            bus_listen: self.address("bus.listen").unwrap_or(defaults.bus_listen),
+            ..defaults
         }
     }
 

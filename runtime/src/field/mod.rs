@@ -43,6 +43,8 @@ pub struct Settings {
     pub connect_max_ms: u64,
     /// The folder whose files virtual devices may replay.
     pub replay_dir: std::path::PathBuf,
+    /// Where the node's own bus listens: the broker of MQTT devices that name none.
+    pub bus_listen: std::net::SocketAddr,
 }
 
 impl Default for Settings {
@@ -53,6 +55,7 @@ impl Default for Settings {
             probe_max_ms: 60_000,
             connect_max_ms: 10_000,
             replay_dir: "/etc/edge-runtime/replay".into(),
+            bus_listen: ([127, 0, 0, 1], 1883).into(),
         }
     }
 }

@@ -73,7 +73,7 @@ impl Field {
         };
         let mut queueing = JoinSet::new();
         queueing.spawn(enqueue(context.queue.clone(), messages));
-        let mappers = Mappers::new(out, now_ms, pauses, &context.settings.replay_dir);
+        let mappers = Mappers::new(out, now_ms, pauses, &context.settings.replay_dir, context.settings.bus_listen);
         Field {
             context,
             devices: BTreeMap::new(),

@@ -35,7 +35,8 @@ fn clock() -> i64 {
 async fn run() -> Result<(), Failure> {
     let (to_out, mut batches) = mpsc::channel(64);
     let quick = (Duration::from_millis(100), Duration::from_millis(500));
-    let mut mappers = Mappers::new(to_out, clock, Pauses { unit: quick, link: quick }, Path::new("/"));
+    let nowhere = std::net::SocketAddr::from(([127, 0, 0, 1], 1883));
+    let mut mappers = Mappers::new(to_out, clock, Pauses { unit: quick, link: quick }, Path::new("/"), nowhere);
     let (to_us, mut lines) = mpsc::channel::<String>(64);
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {

@@ -24,9 +24,10 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Link {
-    /// The broker's host; this node's own bus on loopback when absent.
-    #[serde(default = "loopback")]
-    pub host: String,
+    /// The broker's host; loopback when absent. Without host, port and `tls` it is this node's own bus, wherever that listens
+    /// (`bus.listen`). Devices with the same broker and login share a connection.
+    #[serde(default)]
+    pub host: Option<String>,
     /// The broker's port; 1883 when absent, 8883 with `tls`.
     #[serde(default)]
     pub port: Option<u16>,
@@ -93,9 +94,6 @@ pub struct Visitor {
     pub expire: u64,
 }
 
-fn loopback() -> String {
-    "127.0.0.1".to_owned()
-}
 const fn five_seconds() -> u64 {
     5_000
 }

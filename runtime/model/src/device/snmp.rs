@@ -60,8 +60,9 @@ pub struct Link {
     /// How many values one request asks for, 1 to 100; 20 when absent.
     #[serde(default = "twenty")]
     pub max_values: usize,
-    /// Where the agent sends its traps (versions 1 and 2c), such as `0.0.0.0:162`. Devices with the same address share it
-    /// and are told apart by where a trap comes from. No traps when absent.
+    /// Where the agent sends its traps and informs, such as `0.0.0.0:162`. Devices with the same address share it and are
+    /// told apart by where a trap comes from and by its community; a device of version 3 by `user`, `auth` and `privacy`,
+    /// exactly as protected as these say, and by no other version. No traps when absent.
     #[serde(default)]
     pub trap_listen: Option<SocketAddr>,
 }
