@@ -11,8 +11,9 @@ use crate::error::{Error, read};
 
 /// How long the node may take to become ready before this is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long it may settle before its memory is looked at.
-const SETTLE: Duration = Duration::from_secs(5);
+/// How long it may settle before its memory is looked at: past the first round of its signs of life, every 10 s, which map in
+/// what an idle node needs all the time.
+const SETTLE: Duration = Duration::from_secs(15);
 
 /// What was measured.
 #[derive(Debug)]
@@ -32,12 +33,12 @@ pub fn measure(binary: &Path) -> Result<Idle, Error> {
     let config = format!("[bus]\nlisten = \"127.0.0.1:{bus}\"\n[metrics]\nlisten = \"127.0.0.1:{metrics}\"\n");
     std::fs::write(folder.join("config.toml"), config).map_err(failed)?;
     // The second start is how a gateway boots every other time.
-    let measured = start(binary, &folder).and_then(|_| start(binary, &folder));
+    let measured = start(binary, &folder, Duration::ZERO).and_then(|_| start(binary, &folder, SETTLE));
     let _ = std::fs::remove_dir_all(&folder);
     measured
 }
 
-fn start(binary: &Path, folder: &Path) -> Result<Idle, Error> {
+fn start(binary: &Path, folder: &Path, settle: Duration) -> Result<Idle, Error> {
     let socket = folder.join("run/api.sock");
     let _ = std::fs::remove_file(&socket);
     let mut command = Command::new(binary);
@@ -54,7 +55,7 @@ fn start(binary: &Path, folder: &Path) -> Result<Idle, Error> {
         std::thread::sleep(Duration::from_millis(1));
     }
     let start_ms = began.elapsed().as_millis();
-    std::thread::sleep(SETTLE);
+    std::thread::sleep(settle);
     let path = std::path::PathBuf::from(format!("/proc/{}/smaps_rollup", node.0.id()));
     let pss = read(&path)?.lines().find_map(|line| line.strip_prefix("Pss:")?.split_whitespace().next()?.parse().ok());
     let pss_kib = pss.ok_or_else(|| Error::Content(path, "says no Pss".to_owned()))?;
